@@ -28,6 +28,10 @@ class Snapshot(Protocol):
     def commit(self) -> str | None:
         """The commit every file comes from; `None` for a folder."""
 
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that holds all files, if there is such a one."""
+
     def names(self) -> Sequence[str]:
         """Names of all files, sorted; nothing is fetched."""
 

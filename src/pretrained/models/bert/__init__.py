@@ -1,1 +1,1 @@
-
+"""The BERT family."""

@@ -1,0 +1,84 @@
+"""The pretrained-model layer as a library of its own.
+
+Every public name is importable from here; each is found on first use, so that importing the package loads no
+framework. `__init__.pyi` is the list.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_CORE = {
+    "PretrainedConfig": "configuration",
+    "PreTrainedConfig": "configuration",
+    "LoadReport": "report",
+    "SaveReport": "report",
+    "AutoConfig": "auto.classes",
+}
+_ERRORS = (
+    "CheckpointBusyError", "CheckpointChangedError", "ConfigError", "HubError", "IntegrityError", "InvalidOptionError",
+    "MismatchError", "MissingFrameworkError", "OptionError", "PretrainedError", "ResourceLimitError", "SaveError",
+    "ShardIndexError", "SourceError", "TensorError", "UntrustedCodeError", "UntrustedPathError", "WeightsFormatError",
+)  # fmt: skip
+_TORCH = {
+    "PreTrainedModel": "pt.modeling",
+    "ModuleUtilsMixin": "pt.module_utils",
+    "ModelOutput": "pt.outputs",
+    "load_into": "pt.any_module",
+    "save": "pt.any_module",
+}
+_AUTO = (
+    "AutoModel", "AutoModelForPreTraining", "AutoModelForCausalLM", "AutoModelForMaskedLM",
+    "AutoModelForNextSentencePrediction", "AutoModelForSequenceClassification", "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering", "AutoModelForMultipleChoice",
+)  # fmt: skip
+
+
+_FIXED = {**_CORE, **dict.fromkeys(_ERRORS, "errors"), **_TORCH, **dict.fromkeys(_AUTO, "auto.classes")}
+
+
+def _where() -> dict[str, str]:
+    """Public name → module, relative to this package."""
+    from .auto.registry import family_names
+
+    return {**_FIXED, **family_names()}
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _FIXED.get(name) or _where().get(name)
+    if module is None:
+        raise AttributeError(_unknown(name))
+    try:
+        value = getattr(importlib.import_module(f".{module}", __name__), name)
+    except ModuleNotFoundError as error:
+        raise _missing(name, error) from error
+    globals()[name] = value
+    return value
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, list(_where()), n=1)
+    return f"module {__name__!r} has no attribute {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> ImportError:
+    from .errors import MissingFrameworkError
+
+    package = (error.name or "").partition(".")[0]
+    extra = {"torch": "torch", "jax": "flax", "flax": "flax", "tensorflow": "tf", "keras": "tf"}.get(package)
+    if extra is None:
+        return error
+    return MissingFrameworkError(
+        f"{name} needs {package}, which is not installed: pip install 'pretrained[{extra}]'", key=name
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_where()])

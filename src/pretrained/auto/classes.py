@@ -1,0 +1,130 @@
+"""AutoConfig, AutoModel and its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._types import PathLike
+from ..configuration import PretrainedConfig
+from ..errors import ConfigError, InvalidOptionError, OptionError
+from ..options import split_load_options
+from . import registry
+
+__all__ = ["AutoConfig", *registry.AUTO_NAMES]
+
+
+class AutoConfig:
+    """The config class that a checkpoint's model_type names. Not to be instantiated."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise OptionError("AutoConfig is not instantiated; call AutoConfig.from_pretrained or AutoConfig.for_model")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike, **kwargs: Any) -> Any:
+        """A config from a folder, hub name or config.json; other keywords override fields.
+
+        Raises:
+            SourceError: no config.json there. ConfigError: damaged, impossible, or of unknown model_type.
+        """
+        values, rest = PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
+        rest = {name: value for name, value in rest.items() if name != "trust_remote_code"}
+        return registry.config_class_for(values, str(values["_name_or_path"])).from_dict(values, **rest)
+
+    @staticmethod
+    def for_model(model_type: str, **kwargs: Any) -> Any:
+        """A config of that type with its defaults; keywords set fields."""
+        return registry.config_class_for({"model_type": model_type})(**kwargs)
+
+    @staticmethod
+    def register(model_type: str, config: type[PretrainedConfig], exist_ok: bool = False) -> None:
+        """Makes `config` the class for `model_type`.
+
+        Raises:
+            InvalidOptionError: the class says another model_type, or the type is taken.
+        """
+        if config.model_type and config.model_type != model_type:
+            raise InvalidOptionError(
+                f"{config.__name__}.model_type is {config.model_type!r}, not {model_type!r}", key="model_type"
+            )
+        registry.register(model_type, config, exist_ok=exist_ok)
+
+
+class _AutoModel:
+    """A head, whatever the family. Not to be instantiated."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        name = type(self).__name__
+        raise OptionError(f"{name} is not instantiated; call {name}.from_pretrained or {name}.from_config")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: PathLike | None, *model_args: Any, config: Any = None, **kwargs: Any
+    ) -> Any:
+        """A model of the class that the checkpoint's model_type and this head name, with its weights, in eval mode.
+
+        Takes what `PreTrainedModel.from_pretrained` takes and raises what it raises; besides, ConfigError for a
+        model_type nobody knows and InvalidOptionError for a family that has no such head.
+        """
+        from ..loading import load
+        from ..pt.backend import TorchBackend
+
+        options, keywords = split_load_options({"config": config, **kwargs})
+        model, report = load(cls._choose, pretrained_model_name_or_path, options, keywords, TorchBackend, model_args)
+        return (model, report) if options.output_loading_info else model
+
+    @classmethod
+    def _choose(cls, config: PretrainedConfig | Mapping[str, Any]) -> tuple[type[PretrainedConfig], Any]:
+        """The config class of a config.json, and of a config the model class as well."""
+        if isinstance(config, PretrainedConfig):
+            return type(config), registry.model_class_for(cls.__name__, config)
+        return registry.config_class_for(config, str(config.get("_name_or_path", ""))), None
+
+    @classmethod
+    def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
+        """A model with freshly initialised weights."""
+        if not isinstance(config, PretrainedConfig):
+            raise ConfigError(f"{cls.__name__}.from_config takes a config, found {type(config).__name__}", key="config")
+        found: Any = registry.model_class_for(cls.__name__, config)
+        return found.from_config(config, **kwargs)
+
+    @classmethod
+    def register(cls, config_class: type[PretrainedConfig], model_class: type, exist_ok: bool = False) -> None:
+        """Makes `model_class` what this head means for `config_class`."""
+        registry.register((cls.__name__, config_class), model_class, exist_ok=exist_ok)
+
+
+class AutoModel(_AutoModel):
+    """The base model of a checkpoint, without a head."""
+
+
+class AutoModelForPreTraining(_AutoModel):
+    """The model with the heads it was pretrained with."""
+
+
+class AutoModelForCausalLM(_AutoModel):
+    """The model with a head that predicts the next token."""
+
+
+class AutoModelForMaskedLM(_AutoModel):
+    """The model with a head that predicts masked tokens."""
+
+
+class AutoModelForNextSentencePrediction(_AutoModel):
+    """The model with a head that tells whether one sentence follows another."""
+
+
+class AutoModelForSequenceClassification(_AutoModel):
+    """The model with a head that classifies whole sequences."""
+
+
+class AutoModelForTokenClassification(_AutoModel):
+    """The model with a head that classifies each token."""
+
+
+class AutoModelForQuestionAnswering(_AutoModel):
+    """The model with a head that finds where an answer starts and ends."""
+
+
+class AutoModelForMultipleChoice(_AutoModel):
+    """The model with a head that scores each of several choices."""

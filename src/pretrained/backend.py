@@ -1,0 +1,38 @@
+"""What a framework must be able to do for a load; everything else of the story is the same for all three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ._types import Shape
+from .checkpoint.dtypes import DtypePolicy
+from .checkpoint.execute import Sink
+from .checkpoint.plan_load import ParamSpec
+
+__all__ = ["Backend"]
+
+
+class Backend(Sink, Protocol):
+    """One load in one framework. An object of it serves one model, from skeleton to finish."""
+
+    def skeleton(self, build: Callable[[], Any]) -> Any:
+        """Calls `build` so that uninitialised memory is only described; what a constructor computes is real."""
+
+    def params(self, model: Any) -> Sequence[ParamSpec]:
+        """Parameters and persistent buffers of the model, tied ones as one."""
+
+    def initialise(self, model: Any, specs: Sequence[ParamSpec], policy: DtypePolicy) -> None:
+        """Gives these parameters the values a freshly built model has. The others are not touched."""
+
+    def bind(self, model: Any, values: Mapping[str, Any]) -> None:
+        """Puts arrays in the places of parameters, under all their names. Cannot fail half way."""
+
+    def finish(self, model: Any, policy: DtypePolicy) -> None:
+        """Whatever makes the model ready: eval mode, dtypes noted; checks that nothing is left without memory."""
+
+    def describe(self, array: Any) -> tuple[Shape, str] | None:
+        """(shape, dtype name) of an array of the framework or of numpy; None if it is no array."""
+
+    def equals(self, array: Any, other: Any) -> bool:
+        """Whether two arrays hold the same bits."""

@@ -1,0 +1,206 @@
+"""Bytes from files into memory, the fastest safe way for the place they lie: mapped, or copied by a few threads."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from ..errors import CheckpointChangedError
+from .files import open_regular, stamp_of
+from .tensors import FileStamp
+
+__all__ = [
+    "Extent",
+    "allocate",
+    "is_remote",
+    "is_resident",
+    "map_file",
+    "num_workers",
+    "prefetch",
+    "read_extents",
+    "run",
+    "stamp_at",
+]
+
+CHUNK = 16 * 2**20  # bytes a worker reads at a time: large enough for the disk, small enough to share the work
+_HUGE_PAGE = 2 * 2**20
+_MAX_WORKERS = 4  # more readers do not help a disk, and contend for page-table locks
+_PREFETCH_STEP = 2**20  # a longer WILLNEED is cut off by the kernel's read-ahead limit
+_PROBES = 24
+
+# statfs magic numbers of file systems where a page fault is a round trip: NFS, SMB, CIFS, FUSE, 9p, Ceph, Lustre, AFS, GPFS.
+_REMOTE = frozenset(
+    {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x65735546, 0x01021997, 0x00C36400, 0x0BD00BD0, 0x5346414F, 0x47504653}
+)
+
+T = TypeVar("T")
+
+
+class Extent(NamedTuple):
+    """A run of bytes of a file and the memory it goes to; `target` is a writable flat buffer of that length."""
+
+    offset: int
+    target: memoryview
+
+
+def num_workers(num_tasks: int) -> int:
+    """Threads worth starting for this many independent pieces of work."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(_MAX_WORKERS, 2 * cores, num_tasks))
+
+
+def run(work: Callable[[T], Any], items: Sequence[T], initializer: Callable[[], None] | None = None) -> None:
+    """Calls `work` on every item, by several threads when there are several items; the first error is raised."""
+    workers = num_workers(len(items))
+    if workers == 1 and initializer is None:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="pretrained-read", initializer=initializer) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            # What has not begun need not begin; what runs ends within one chunk.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def map_file(path: Path, stamp: FileStamp | None) -> mmap.mmap:
+    """The whole file as private memory: pages come from the file, writes stay in this process.
+
+    The file was read before, under `stamp`; a file that has changed since is refused, so that no view reaches past
+    its end.
+
+    Raises:
+        CheckpointChangedError: the file is not the one whose header was read.
+    """
+    fd = open_regular(path)
+    try:
+        require_unchanged(path, stamp_of(fd), stamp)
+        # NORESERVE: a map larger than memory is fine as long as nobody writes to all of it.
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
+        return mmap.mmap(fd, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    finally:
+        os.close(fd)
+
+
+def require_unchanged(path: Path, now: FileStamp, then: FileStamp | None) -> None:
+    """Raises CheckpointChangedError unless both stamps are the same."""
+    if then is not None and now != then:
+        raise CheckpointChangedError(f"{path} changed while it was being loaded; load it again", path=path)
+
+
+def stamp_at(path: Path) -> FileStamp:
+    """Identity of the file that is at `path` now. Raises OSError when there is none."""
+    status = os.stat(path)
+    return FileStamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def allocate(nbytes: int) -> memoryview:
+    """Private zeroed memory as a flat writable buffer, on huge pages where it is large enough to matter.
+
+    A tensor's memory comes from its own map, so it is given back the moment the last view of it dies.
+    """
+    if nbytes < _HUGE_PAGE:
+        return memoryview(bytearray(nbytes))
+    arena = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if _has_huge_pages():
+        # Faulting 4 KiB at a time is most of the cost of a copy: 0.2 s instead of 0.7 s for 2 GB.
+        arena.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(arena)
+
+
+def _has_huge_pages() -> bool:
+    """Whether this platform can be told about huge pages."""
+    return sys.platform == "linux" and "MADV_HUGEPAGE" in vars(mmap)
+
+
+def read_extents(path: Path, stamp: FileStamp | None, extents: Iterable[Extent]) -> int:
+    """Fills the targets from the file, in pieces, by several threads; returns the bytes read.
+
+    Raises:
+        CheckpointChangedError: the file is not the one whose header was read, or ended early.
+        OSError: as the system gives it.
+    """
+    pieces = list(_pieces(extents))
+    fd = open_regular(path)
+    try:
+        require_unchanged(path, stamp_of(fd), stamp)
+
+        def fill(piece: Extent) -> None:
+            done = 0
+            while done < len(piece.target):
+                count = os.preadv(fd, [piece.target[done:]], piece.offset + done)
+                if count == 0:
+                    raise CheckpointChangedError(f"{path} became shorter while it was being read", path=path)
+                done += count
+
+        run(fill, pieces)
+    finally:
+        os.close(fd)
+    return sum(len(piece.target) for piece in pieces)
+
+
+def _pieces(extents: Iterable[Extent]) -> Iterable[Extent]:
+    """The extents in file order, the long ones cut into chunks."""
+    for offset, target in sorted(extents, key=lambda extent: extent.offset):
+        for start in range(0, len(target), CHUNK):
+            yield Extent(offset + start, target[start : start + CHUNK])
+
+
+def is_remote(path: Path) -> bool:
+    """Whether the file lies on a network file system, where mapping costs a round trip for each fault."""
+    if sys.platform != "linux":
+        return False
+    buffer = (ctypes.c_long * 32)()
+    if ctypes.CDLL(None).statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
+        return False
+    return (buffer[0] & 0xFFFFFFFF) in _REMOTE
+
+
+def is_resident(fd: int, size: int) -> bool:
+    """Whether the file is in the page cache, judged by a few dozen reads that are refused rather than wait."""
+    if "RWF_NOWAIT" not in vars(os) or size == 0:
+        return True
+    probe = bytearray(1)
+    for i in range(_PROBES):
+        try:
+            os.preadv(fd, [probe], size * i // _PROBES, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # the file system cannot say; a prefetch would be for nothing as often as not
+    return True
+
+
+def prefetch(path: Path, start: int, stop: int) -> threading.Thread | None:
+    """Starts reading a cold file into the page cache, beside whatever happens next; None if it is there already.
+
+    The thread ends by itself when it has been through the file.
+    """
+    if "posix_fadvise" not in vars(os):
+        return None
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if is_resident(fd, stop):
+        os.close(fd)
+        return None
+    thread = threading.Thread(target=_read_ahead, args=(fd, start, stop), name="pretrained-prefetch", daemon=True)
+    thread.start()
+    return thread
+
+
+def _read_ahead(fd: int, start: int, stop: int) -> None:
+    try:
+        for offset in range(start, stop, _PREFETCH_STEP):
+            os.posix_fadvise(fd, offset, min(_PREFETCH_STEP, stop - offset), os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(fd)

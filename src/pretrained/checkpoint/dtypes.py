@@ -1,0 +1,109 @@
+"""Which dtype each parameter gets: decided per parameter, before anything is read, without any global default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError, InvalidOptionError
+from .tensors import BITS, Entry
+
+__all__ = ["DtypePolicy", "can_overflow", "dtype_name", "is_complex", "is_floating"]
+
+_FLOATING = frozenset(name for name in BITS if "float" in name)
+
+# Largest finite value of each floating dtype; a cast into a smaller range can overflow to infinity.
+_MAX: Mapping[str, float] = {
+    "float8_e5m2": 57344.0,
+    "float8_e4m3fn": 448.0,
+    "float16": 65504.0,
+    "bfloat16": 3.3895e38,
+    "float32": 3.4028e38,
+    "float64": 1.7976e308,
+}
+
+
+def is_floating(dtype: str) -> bool:
+    """Whether the dtype holds real numbers with an exponent."""
+    return dtype in _FLOATING
+
+
+def is_complex(dtype: str) -> bool:
+    """Whether the dtype holds complex numbers."""
+    return dtype.startswith("complex")
+
+
+def can_overflow(source: str, target: str) -> bool:
+    """Whether a finite value of `source` can become infinite in `target`; float32 → bfloat16 rounds, it does not."""
+    return _MAX.get(source, 0.0) > 2 * _MAX.get(target, 0.0) > 0.0
+
+
+def dtype_name(dtype: Any, key: str = "dtype") -> str:
+    """The plain name of a dtype given as a name, torch.float16, jnp.float16 or numpy's.
+
+    Raises:
+        InvalidOptionError: no such dtype.
+    """
+    name = dtype if isinstance(dtype, str) else str(getattr(dtype, "__name__", None) or getattr(dtype, "name", dtype))
+    name = name.removeprefix("torch.")
+    name = {"half": "float16", "float": "float32", "double": "float64"}.get(name, name)
+    if name not in BITS:
+        raise InvalidOptionError(f"{key}={dtype!r:.80} is no dtype; one of: {', '.join(sorted(_FLOATING))}", key=key)
+    return name
+
+
+@dataclass(frozen=True)
+class DtypePolicy:
+    """The dtype of every floating parameter. Integers and booleans keep theirs: they are indices, not weights.
+
+    Attributes:
+        default: dtype of what nothing else names.
+        overrides: (module or parameter name, dtype), the longest name first; `""` stands for the whole model.
+        keep_fp32: parts of dotted names whose parameters stay in float32 when `default` is a 16-bit type.
+    """
+
+    default: str
+    overrides: tuple[tuple[str, str], ...] = ()
+    keep_fp32: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, request: Any, config_dtype: Any, entries: Iterable[Entry], keep_fp32: Iterable[str] = ()
+    ) -> DtypePolicy:
+        """The policy for what the caller asked: a dtype, "auto" or None, or a dict of module name → dtype."""
+        overrides: dict[str, str] = {}
+        if isinstance(request, Mapping):
+            overrides = {name: dtype_name(value, f"dtype[{name!r}]") for name, value in request.items()}
+            request = overrides.pop("", None)
+        if request is None or request == "auto":
+            default = _own_dtype(config_dtype, entries)
+        else:
+            default = dtype_name(request)
+            if not is_floating(default):
+                raise InvalidOptionError(f"dtype={default}: a model's dtype must be a floating one", key="dtype")
+        ordered = sorted(overrides.items(), key=lambda item: -len(item[0]))
+        kept = frozenset(keep_fp32) if BITS[default] == 16 else frozenset()
+        return cls(default, tuple(ordered), kept)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every floating parameter gets `default`."""
+        return not self.overrides and not self.keep_fp32
+
+    def dtype_of(self, name: str) -> str:
+        """The dtype of the floating parameter `name`."""
+        for module, dtype in self.overrides:
+            if name == module or name.startswith(module + "."):
+                return dtype
+        if self.keep_fp32 and not self.keep_fp32.isdisjoint(name.split(".")):
+            return "float32"
+        return self.default
+
+
+def _own_dtype(config_dtype: Any, entries: Iterable[Entry]) -> str:
+    if isinstance(config_dtype, str) and config_dtype != "auto":
+        if config_dtype not in _FLOATING:
+            raise ConfigError(f"config key 'dtype' is {config_dtype!r:.80}, which is no floating dtype", key="dtype")
+        return config_dtype
+    return next((entry.dtype for entry in entries if entry.dtype in _FLOATING), "float32")

@@ -1,0 +1,151 @@
+"""Carrying out a plan: each tensor by the cheapest safe way, nothing twice, nothing bound before all is there.
+
+map      the bytes at rest are the parameter's: it becomes a view of the file
+read     the same, but copied into memory of its own
+cast     another dtype: through a bounded window into memory of its own
+arrange  layout ops, or a format that only its own reader understands: through an array
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from .disk import CHUNK, Extent, allocate, is_remote, map_file, prefetch, read_extents, run
+from .dtypes import can_overflow
+from .plan_load import LoadPlan, Step
+from .rules import apply_ops
+from .tensors import BITS, Container, num_bytes
+
+__all__ = ["Loaded", "Sink", "execute"]
+
+
+class Sink(Protocol):
+    """What execute needs of a framework: making its arrays out of bytes."""
+
+    def view(self, buffer: Any, offset: int, dtype: str, shape: tuple[int, ...]) -> Any:
+        """An array on the memory of `buffer`, which it keeps alive; no copy."""
+
+    def cast(self, source: Any, source_dtype: str, target: Any, target_dtype: str) -> None:
+        """Converts the elements of the flat buffer `source` into the flat buffer `target`."""
+
+    def has_overflow(self, array: Any) -> bool:
+        """Whether any element of the array is infinite."""
+
+    def from_array(self, array: Any, dtype: str) -> Any:
+        """An array of the framework, of memory of its own, from numpy's or the framework's own."""
+
+    def worker(self) -> None:
+        """Called once in each thread that will call `cast`."""
+
+
+@dataclass
+class Loaded:
+    """Arrays by parameter name, and what it took to get them."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    bytes_mapped: int = 0
+    bytes_read: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+def execute(plan: LoadPlan, containers: Mapping[Path, Container], sink: Sink, *, use_mmap: bool = True) -> Loaded:
+    """Reads every tensor of the plan.
+
+    Nothing is bound to the model here: an error on the way leaves it as it was.
+
+    Raises:
+        CheckpointChangedError: a file is no longer the one whose header was read.
+    """
+    loaded = Loaded()
+    by_file: dict[Path, list[Step]] = {}
+    for step in plan.steps:
+        by_file.setdefault(step.entry.file, []).append(step)
+    for path, steps in by_file.items():
+        _load_file(containers[path], steps, sink, loaded, use_mmap=use_mmap)
+    return loaded
+
+
+def _load_file(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, use_mmap: bool) -> None:
+    plain, cast, other = [], [], []
+    for step in steps:
+        if step.is_plain:
+            plain.append(step)
+        elif step.entry.offset >= 0 and not step.ops and BITS[step.entry.dtype] % 8 == 0:
+            cast.append(step)
+        else:
+            other.append(step)
+    if plain and use_mmap and not is_remote(container.path):
+        _map(container, plain, sink, loaded)
+    elif plain:
+        _read(container, plain, sink, loaded)
+    if cast:
+        _cast(container, cast, sink, loaded)
+    for step in other:
+        array = container.read(step.entry)
+        loaded.values[step.param] = sink.from_array(apply_ops(step.ops, array), step.dtype)
+        loaded.bytes_read += step.entry.nbytes
+    _note_overflow([*cast, *other], sink, loaded)
+
+
+def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
+    area = map_file(container.path, container.stamp)
+    prefetch(container.path, min(s.entry.offset for s in steps), len(area))
+    view, values = sink.view, loaded.values
+    for param, entry, dtype, shape, _ in steps:
+        values[param] = view(area, entry.offset, dtype, shape)
+        loaded.bytes_mapped += entry.nbytes
+
+
+def _read(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
+    extents = []
+    for param, entry, dtype, shape, _ in steps:
+        memory = allocate(entry.nbytes)
+        loaded.values[param] = sink.view(memory, 0, dtype, shape)
+        if entry.nbytes:
+            extents.append(Extent(entry.offset, memory))
+    loaded.bytes_read += read_extents(container.path, container.stamp, extents)
+
+
+def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
+    """Casts window by window out of a mapping and drops the pages behind, so that the source never adds up."""
+    area = map_file(container.path, container.stamp)
+    source = memoryview(area)
+    windows: list[tuple[Step, memoryview, int, int]] = []
+    for step in steps:
+        memory = allocate(num_bytes(step.shape, step.dtype))
+        loaded.values[step.param] = sink.view(memory, 0, step.dtype, step.shape)
+        windows += [(step, memory, start, stop) for start, stop in _windows(step)]
+
+    def convert(window: tuple[Step, memoryview, int, int]) -> None:
+        step, memory, start, stop = window
+        size_in, size_out = BITS[step.entry.dtype] // 8, BITS[step.dtype] // 8
+        first, last = step.entry.offset + start * size_in, step.entry.offset + stop * size_in
+        sink.cast(source[first:last], step.entry.dtype, memory[start * size_out : stop * size_out], step.dtype)
+        _drop_pages(area, first, last)
+
+    run(convert, windows, initializer=sink.worker)
+    loaded.bytes_read += sum(step.entry.nbytes for step in steps)
+
+
+def _windows(step: Step) -> list[tuple[int, int]]:
+    """The step's elements in runs of one window of source bytes."""
+    size = BITS[step.entry.dtype] // 8
+    count, per_window = step.entry.nbytes // size, CHUNK // size
+    return [(start, min(start + per_window, count)) for start in range(0, count, per_window)]
+
+
+def _drop_pages(area: mmap.mmap, first: int, last: int) -> None:
+    page = mmap.PAGESIZE
+    start, stop = -(-first // page) * page, last // page * page
+    if stop > start and "MADV_DONTNEED" in vars(mmap):
+        area.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
+def _note_overflow(steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
+    for step in steps:
+        if can_overflow(step.entry.dtype, step.dtype) and sink.has_overflow(loaded.values[step.param]):
+            loaded.warnings.append(f"{step.entry.name} has values beyond {step.dtype}: they became infinite")

@@ -1,0 +1,196 @@
+"""Finding the weights of a snapshot: which file or shards they are, from names and headers alone."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .._types import Snapshot
+from ..errors import ShardIndexError, SourceError, UntrustedPathError
+from ..options import WeightOptions
+from .commit import recover
+from .files import safe_join
+from .formats.safetensors import read_header
+from .index import ShardIndex, check_shards, read_index
+from .tensors import Container, Entry
+
+__all__ = ["Weights", "find_checkpoint", "is_weight_file", "settle", "single_name", "variant_name"]
+
+logger = logging.getLogger(__name__)
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+_OUR_FILES = re.compile(r"model(\.[^/]+?)?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(\.[^/]+)?\.json")
+
+# Weight files of other formats, for the message when ours are not there.
+_FOREIGN = re.compile(
+    r"(pytorch_model.*|adapter_model.*)\.bin(\.index\.json)?|tf_model.*\.h5(\.index\.json)?|flax_model.*\.msgpack(\.index\.json)?"
+    r"|.*\.(ckpt\.index|gguf|safetensors|pt|pth)"
+)
+
+
+@dataclass
+class Weights:
+    """The weights of one checkpoint, headers read and checked against each other.
+
+    Attributes:
+        containers: path → opened file.
+        entries: name → tensor, of all files.
+        index: the index, if there are shards.
+        unlisted: names that a shard holds and the index does not list.
+    """
+
+    containers: dict[Path, Container] = field(default_factory=dict)
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    index: ShardIndex | None = None
+    unlisted: list[str] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors at rest."""
+        return sum(entry.nbytes for entry in self.entries.values())
+
+
+class _Settled:
+    """A snapshot as a recorded commit leaves it, where the commit could not be put in place."""
+
+    def __init__(self, snapshot: Snapshot, overlay: Mapping[str, Path | None]) -> None:
+        self._snapshot, self._overlay = snapshot, overlay
+        self.name, self.commit, self.folder = snapshot.name, snapshot.commit, snapshot.folder
+
+    def names(self) -> Sequence[str]:
+        kept = [name for name in self._snapshot.names() if name not in self._overlay]
+        return sorted([*kept, *(name for name, path in self._overlay.items() if path is not None)])
+
+    def path(self, name: str) -> Path:
+        return self._overlay.get(name) or self._snapshot.path(name)
+
+
+def settle(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with no save half done: what a killed save had recorded is finished, or seen as if it were."""
+    if snapshot.folder is None:
+        return snapshot
+    overlay = recover(snapshot.folder)
+    return _Settled(snapshot, overlay) if overlay else snapshot
+
+
+def variant_name(name: str, variant: str | None) -> str:
+    """`name` for a variant: model.fp16.safetensors, model.safetensors.index.fp16.json."""
+    if variant is None:
+        return name
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}.{variant}{dot}{suffix}"
+
+
+def single_name(variant: str | None = None) -> str:
+    """The name of a checkpoint in one file."""
+    return variant_name(SINGLE, variant)
+
+
+def is_weight_file(name: str, variant: str | None = None) -> bool:
+    """Whether `name` is a weight file or index that a save of this variant writes, or a shadow of one."""
+    tag = f".{re.escape(variant)}" if variant else ""
+    return bool(
+        re.fullmatch(rf"model{tag}(-\d{{5}}-of-\d{{5}})?\.safetensors|model\.safetensors\.index{tag}\.json", name)
+    )
+
+
+def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
+    """Opens the headers of the snapshot's weights.
+
+    Raises:
+        SourceError: there are none; says which formats and variants there are instead.
+        WeightsFormatError: a file is damaged, or is something else than its name says.
+        ShardIndexError: index and shards contradict each other, or a single file stands beside an index.
+        UntrustedPathError: the variant, or a name in an index, leads out of the folder.
+    """
+    if options.variant is not None and (not _VARIANT.fullmatch(options.variant) or ".." in options.variant):
+        raise UntrustedPathError(f"variant {options.variant!r:.200} must be a plain word such as 'fp16'", key="variant")
+    only = getattr(snapshot, "only", None)
+    if only is not None:
+        return _open_named(snapshot, only)
+    names = snapshot.names()
+    single, index = variant_name(SINGLE, options.variant), variant_name(INDEX, options.variant)
+    if options.use_safetensors is False or (single not in names and index not in names):
+        raise _nothing_found(snapshot, names, options)
+    if index not in names:
+        return _open_single(snapshot, single)
+    weights = _open_sharded(snapshot, index)
+    if single in names and weights.index is not None and single not in weights.index.shards:
+        raise ShardIndexError(
+            f"{snapshot.name} holds both {single} and {index}, which does not list it: two checkpoints in one folder. "
+            "Remove the stale one, or name the file to load",
+            path=_path(snapshot, index),
+            key=single,
+        )
+    return weights
+
+
+def _open_named(snapshot: Snapshot, name: str) -> Weights:
+    if name.endswith(".index.json") or re.fullmatch(r".+\.safetensors\.index\..+\.json", name):
+        return _open_sharded(snapshot, name)
+    return _open_single(snapshot, name)
+
+
+def _path(snapshot: Snapshot, name: str) -> Path:
+    path = snapshot.path(name)
+    if snapshot.folder is not None and path == snapshot.folder / name:
+        return safe_join(snapshot.folder, name)
+    return path
+
+
+def _open_single(snapshot: Snapshot, name: str) -> Weights:
+    container = read_header(_path(snapshot, name))
+    return Weights({container.path: container}, container.entries)
+
+
+def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
+    index = read_index(_path(snapshot, name))
+    names = set(snapshot.names())
+    if lost := [shard for shard in index.shards if shard not in names]:
+        tensor = next(key for key, shard in index.weight_map.items() if shard == lost[0])
+        raise ShardIndexError(
+            f"{index.path}: {len(lost)} of {len(index.shards)} shards are missing, {lost[0]} with {tensor} among them",
+            path=index.path,
+            key=lost[0],
+            tensor=tensor,
+        )
+    by_name: dict[str, Container] = {shard: read_header(_path(snapshot, shard)) for shard in index.shards}
+    unlisted = check_shards(index, by_name)
+    if unlisted:
+        logger.warning(
+            "%s does not list %d tensors of its shards: %s", index.path, len(unlisted), ", ".join(unlisted[:5])
+        )
+    entries = {key: entry for container in by_name.values() for key, entry in container.entries.items()}
+    return Weights({c.path: c for c in by_name.values()}, entries, index, unlisted)
+
+
+def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOptions) -> SourceError:
+    wanted = f"{variant_name(SINGLE, options.variant)} or {variant_name(INDEX, options.variant)}"
+    ours = [name for name in names if _OUR_FILES.fullmatch(name)]
+    foreign = [name for name in names if _FOREIGN.fullmatch(name) and name not in ours]
+    parts = [f"no weights in {snapshot.name}: looked for {wanted}"]
+    if options.use_safetensors is False:
+        parts = [f"no weights in {snapshot.name} but safetensors, and use_safetensors=False refuses those"]
+    if ours:
+        variants = sorted({v for name in ours if (v := _variant_of(name))})
+        near = difflib.get_close_matches(options.variant or "", variants, n=1)
+        there = f"variant={near[0] if near else variants[0]!r}" if variants else "no variant"
+        parts.append(f"there is {', '.join(ours[:6])} ({there})")
+    if foreign:
+        parts.append(f"there is {', '.join(foreign[:6])}, which is another format or name")
+    if not ours and not foreign:
+        parts.append(f"there is {', '.join(names[:12]) or 'nothing'}")
+    return SourceError("; ".join(parts), path=snapshot.folder or snapshot.name)
+
+
+def _variant_of(name: str) -> str | None:
+    match = re.fullmatch(r"model(?:\.([^/]+?))?(?:-\d{5}-of-\d{5})?\.safetensors", name)
+    match = match or re.fullmatch(r"model\.safetensors\.index(?:\.([^/]+))?\.json", name)
+    return match[1] if match else None

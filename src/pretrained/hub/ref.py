@@ -1,0 +1,86 @@
+"""References: from what a user writes to a snapshot. Revisions, caches and tokens end here."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from .._types import PathLike, Snapshot
+from ..errors import InvalidOptionError, SourceError, UntrustedPathError
+from ..options import SourceOptions
+from .snapshot import FolderSnapshot
+
+__all__ = ["is_local", "resolve"]
+
+_REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9._-]{1,96})?")
+_LOCAL_START = ("/", "./", "../", "~", ".\\", "..\\")
+
+
+def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
+    """The snapshot that `ref` means: a folder, one file of a folder, or a hub repository at one commit.
+
+    A string that looks like a path is never tried as a repository name. Where a folder and a repository share a
+    name, the folder wins.
+
+    Raises:
+        SourceError: there is nothing at that place; says what was looked for.
+        UntrustedPathError: the subfolder leaves the folder.
+        InvalidOptionError: `ref` is neither a path nor a repository name.
+    """
+    _check_subfolder(source.subfolder)
+    text = os.fspath(ref)
+    if not isinstance(text, str) or not text or "\0" in text or len(text) > 4096:
+        raise InvalidOptionError(f"no path and no repository name: {text!r:.200}", key="pretrained_model_name_or_path")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return FolderSnapshot(_enter(path, source.subfolder), text)
+    if path.is_file():
+        return FolderSnapshot(path.parent, text, only=path.name)
+    if is_local(ref):
+        raise SourceError(f"no file or folder {text}{_nearby(path)}", path=text)
+    if not _REPO_ID.fullmatch(text) or ".." in text or "--" in text:
+        raise InvalidOptionError(
+            f"{text!r:.200} is no folder, no file and no repository name (name or organisation/name)",
+            key="pretrained_model_name_or_path",
+        )
+    from .repository import open_repository  # only here: huggingface_hub takes its time to import
+
+    return open_repository(text, source)
+
+
+def is_local(ref: PathLike) -> bool:
+    """Whether `ref` can only mean a place on this machine."""
+    return not isinstance(ref, str) or ref.startswith(_LOCAL_START) or ref in (".", "..") or os.path.isabs(ref)
+
+
+def _check_subfolder(subfolder: str) -> None:
+    parts = subfolder.replace("\\", "/").split("/") if subfolder else []
+    bad = any(part in ("", ".", "..") for part in parts) or "\0" in subfolder or ":" in subfolder
+    if bad or not subfolder.isprintable() or len(subfolder) > 1024:
+        raise UntrustedPathError(
+            f"subfolder {subfolder!r:.200} must be a plain relative path", key="subfolder", path=subfolder
+        )
+
+
+def _enter(path: Path, subfolder: str) -> Path:
+    if not subfolder:
+        return path
+    inner = path / subfolder
+    if not inner.is_dir():
+        folders = sorted(item.name for item in path.iterdir() if item.is_dir())[:10]
+        raise SourceError(
+            f"no folder {subfolder!r} in {path}; folders there: {', '.join(folders) or 'none'}", path=inner
+        )
+    if not inner.resolve().is_relative_to(path.resolve()):
+        raise UntrustedPathError(f"subfolder {subfolder!r} of {path} leads out of it", key="subfolder", path=inner)
+    return inner
+
+
+def _nearby(path: Path) -> str:
+    """What the nearest existing folder holds, for the message."""
+    parent = path.parent
+    if not parent.is_dir():
+        return ""
+    names = sorted(item.name for item in parent.iterdir() if not item.name.startswith("."))[:10]
+    return f"; {parent} holds: {', '.join(names) or 'nothing'}"

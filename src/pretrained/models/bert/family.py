@@ -1,0 +1,24 @@
+"""The names of the BERT family."""
+
+from __future__ import annotations
+
+from .._family import Family
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    model_type="bert",
+    config="configuration_bert:BertConfig",
+    pt={
+        "AutoModel": "modeling_bert:BertModel",
+        "AutoModelForPreTraining": "modeling_bert_heads:BertForPreTraining",
+        "AutoModelForMaskedLM": "modeling_bert_heads:BertForMaskedLM",
+        "AutoModelForCausalLM": "modeling_bert_heads:BertLMHeadModel",
+        "AutoModelForNextSentencePrediction": "modeling_bert_heads:BertForNextSentencePrediction",
+        "AutoModelForSequenceClassification": "modeling_bert_tasks:BertForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_bert_tasks:BertForTokenClassification",
+        "AutoModelForQuestionAnswering": "modeling_bert_tasks:BertForQuestionAnswering",
+        "AutoModelForMultipleChoice": "modeling_bert_tasks:BertForMultipleChoice",
+    },
+    names=("modeling_bert:BertPreTrainedModel", "modeling_bert:BertLayer"),
+)

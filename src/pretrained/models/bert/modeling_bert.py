@@ -1,0 +1,391 @@
+"""BERT (arXiv 1810.04805): the encoder, which is a decoder when the config says so. Heads are in modeling_bert_heads.
+
+Modules and parameters have the names of the checkpoints. Shapes are written with the axes batch, seq, hidden.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...pt import masks
+from ...pt.attention import attend, distance_bias, merge_heads, split_heads
+from ...pt.kv_cache import EncoderDecoderKVCache, as_cache, like_given, next_positions
+from ...pt.layers import activation, chunked, init_normal, unknown_name
+from ...pt.modeling import PreTrainedModel
+from ...pt.outputs import BaseModelOutputWithCrossAttentions, BaseModelOutputWithPoolingAndCrossAttentions
+from .configuration_bert import BertConfig
+
+__all__ = ["BertLayer", "BertModel", "BertPreTrainedModel"]
+
+POSITIONS = ("absolute", "relative_key", "relative_key_query")
+
+
+class BertEmbeddings(nn.Module):
+    """Sum of word, segment and position embeddings, normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        # Relative types do not use this table, but their checkpoints have it.
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor,
+        inputs_embeds: Tensor | None,
+    ) -> Tensor:
+        """`(batch, seq, hidden)` of `(batch, seq)` ids, segments (0 by default) and `(batch or 1, seq)` positions."""
+        if position_ids.shape[-1] > self.config.max_position_embeddings:
+            limit = self.config.max_position_embeddings
+            raise ValueError(f"{position_ids.shape[-1]} tokens are more than max_position_embeddings={limit}")
+        embeddings = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(position_ids)
+        embeddings = embeddings + self.token_type_embeddings(token_type_ids)
+        if self.config.position_embedding_type == "absolute":
+            embeddings = embeddings + self.position_embeddings(position_ids)
+        return self.dropout(self.LayerNorm(embeddings))
+
+
+class BertSelfAttention(nn.Module):
+    """Attention to the sequence itself, or to an encoder's output."""
+
+    def __init__(self, config: BertConfig, layer_idx: int, position_embedding_type: str) -> None:
+        super().__init__()
+        if config.hidden_size % config.num_attention_heads:
+            sizes = f"hidden_size={config.hidden_size}, num_attention_heads={config.num_attention_heads}"
+            raise ConfigError(f"heads must divide the hidden size: {sizes}", key="num_attention_heads")
+        if position_embedding_type not in POSITIONS:
+            raise unknown_name("position_embedding_type", position_embedding_type, POSITIONS)
+        self.config = config
+        self.layer_idx = layer_idx
+        self.num_attention_heads = config.num_attention_heads
+        self.attention_head_size = config.hidden_size // config.num_attention_heads
+        self.all_head_size = config.hidden_size
+        self.query = nn.Linear(config.hidden_size, self.all_head_size)
+        self.key = nn.Linear(config.hidden_size, self.all_head_size)
+        self.value = nn.Linear(config.hidden_size, self.all_head_size)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        self.position_embedding_type = position_embedding_type
+        if position_embedding_type != "absolute":
+            # One vector for each distance from -(positions - 1) to positions - 1.
+            self.distance_embedding = nn.Embedding(2 * config.max_position_embeddings - 1, self.attention_head_size)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        head_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        past_key_values: Any = None,
+        cache_position: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`(batch, seq, hidden)` and, if asked for, the weights `(batch, heads, queries, keys)`."""
+        query = split_heads(self.query(hidden_states), self.attention_head_size)
+        if encoder_hidden_states is None:
+            key, value = self._keys_and_values(hidden_states)
+            if isinstance(past_key_values, EncoderDecoderKVCache):
+                past_key_values = past_key_values.self_attention
+            if past_key_values is not None:
+                key, value = past_key_values.update(self.layer_idx, key, value, cache_position)
+        else:
+            key, value = self._encoder_keys_and_values(encoder_hidden_states, past_key_values)
+        scale = self.attention_head_size**-0.5
+        if self.position_embedding_type != "absolute":
+            both = self.position_embedding_type == "relative_key_query"
+            bias = distance_bias(query, key, self.distance_embedding, by_key=both, positions=cache_position)
+            mask = masks.add_bias(mask, bias * scale)
+        out, weights = attend(
+            self.config._attn_implementation,
+            query,
+            key,
+            value,
+            mask,
+            scale=scale,
+            dropout=self.dropout.p if self.training else 0.0,
+            causal=causal,
+            need_weights=need_weights,
+            head_mask=head_mask,
+        )
+        return merge_heads(out), weights
+
+    def _keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.attention_head_size
+        return split_heads(self.key(states), size), split_heads(self.value(states), size)
+
+    def _encoder_keys_and_values(self, states: Tensor, past: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of the encoder's output, computed once for all steps that share a cache."""
+        if past is not None and self.layer_idx < len(past.cross_attention):
+            return past.cross_attention[self.layer_idx]
+        key, value = self._keys_and_values(states)
+        return (key, value) if past is None else past.cross_attention.update(self.layer_idx, key, value)
+
+
+class BertOutput(nn.Module):
+    """Projection of what a part of the block computed, added to the part's input and normalised."""
+
+    def __init__(self, config: BertConfig, size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
+        """`(batch, seq, hidden)` of `(batch, seq, size)`."""
+        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + residual)
+
+
+class BertAttention(nn.Module):
+    """Attention and what follows it."""
+
+    def __init__(self, config: BertConfig, layer_idx: int, position_embedding_type: str) -> None:
+        super().__init__()
+        self.self = BertSelfAttention(config, layer_idx, position_embedding_type)
+        self.output = BertOutput(config, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """`(batch, seq, hidden)` and the weights or `None`; keywords as `BertSelfAttention.forward` has them."""
+        attended, weights = self.self(hidden_states, **inputs)
+        return self.output(attended, hidden_states), weights
+
+
+class BertIntermediate(nn.Module):
+    """First half of the feed-forward part."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.intermediate_act_fn = activation(config.hidden_act)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """`(batch, seq, intermediate)`."""
+        return self.intermediate_act_fn(self.dense(hidden_states))
+
+
+class BertLayer(nn.Module):
+    """One block: attention, attention to an encoder if there is one, feed-forward."""
+
+    def __init__(self, config: BertConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.attention = BertAttention(config, layer_idx, config.position_embedding_type)
+        self.crossattention: BertAttention | None = None
+        if config.add_cross_attention:
+            if not config.is_decoder:
+                raise ConfigError("add_cross_attention=True needs is_decoder=True", key="add_cross_attention")
+            # Distances between two different sequences mean nothing.
+            self.crossattention = BertAttention(config, layer_idx, "absolute")
+        self.intermediate = BertIntermediate(config)
+        self.output = BertOutput(config, config.intermediate_size)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        head_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        cache_position: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """`(batch, seq, hidden)`, the weights of self-attention and those of cross-attention, or `None`."""
+        hidden_states, weights = self.attention(
+            hidden_states,
+            mask=mask,
+            causal=causal,
+            head_mask=head_mask,
+            past_key_values=past_key_values,
+            cache_position=cache_position,
+            need_weights=need_weights,
+        )
+        cross_weights = None
+        if self.config.is_decoder and encoder_hidden_states is not None:
+            if self.crossattention is None:
+                raise ValueError("encoder_hidden_states need a model with add_cross_attention=True")
+            hidden_states, cross_weights = self.crossattention(
+                hidden_states,
+                mask=encoder_mask,
+                head_mask=head_mask,
+                encoder_hidden_states=encoder_hidden_states,
+                past_key_values=past_key_values,
+                need_weights=need_weights,
+            )
+        return chunked(self.feed_forward, self.config.chunk_size_feed_forward, hidden_states), weights, cross_weights
+
+    def feed_forward(self, hidden_states: Tensor) -> Tensor:
+        """`(batch, seq, hidden)`; each token by itself, so that it can be done in pieces."""
+        return self.output(self.intermediate(hidden_states), hidden_states)
+
+
+class BertEncoder(nn.Module):
+    """The stack of blocks."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(BertLayer(config, index) for index in range(config.num_hidden_layers))
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        **inputs: Any,
+    ) -> BaseModelOutputWithCrossAttentions:
+        """Result of the last block, and what was asked for of the others; keywords as `BertLayer.forward` has them."""
+        states, attentions, cross_attentions = [hidden_states], [], []
+        head_masks = masks.split_head_mask(head_mask, len(self.layer))
+        for layer, layer_head_mask in zip(self.layer, head_masks, strict=True):
+            hidden_states, weights, cross_weights = layer(
+                hidden_states, head_mask=layer_head_mask, need_weights=output_attentions, **inputs
+            )
+            states.append(hidden_states)
+            attentions.append(weights)
+            cross_attentions.append(cross_weights)
+        crossed = output_attentions and inputs.get("encoder_hidden_states") is not None
+        return BaseModelOutputWithCrossAttentions(
+            last_hidden_state=hidden_states,
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+            cross_attentions=tuple(cross_attentions) if crossed else None,
+        )
+
+
+class BertPooler(nn.Module):
+    """A summary of the sequence: its first token, projected."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = nn.Tanh()
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """`(batch, hidden)`."""
+        return self.activation(self.dense(hidden_states[:, 0]))
+
+
+class BertPreTrainedModel(PreTrainedModel):
+    """Base of all BERT models."""
+
+    config: BertConfig
+    config_class = BertConfig
+    base_model_prefix = "bert"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["BertEmbeddings", "BertLayer"]
+    # Releases before 4.31 saved this buffer.
+    _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        init_normal(module, self.config.initializer_range)
+
+
+class BertModel(BertPreTrainedModel):
+    """The blocks with their embeddings and, unless it is left out, the pooler.
+
+    With `config.is_decoder` no token sees a later one, and `past_key_values` holds the past; with
+    `config.add_cross_attention` each block attends to `encoder_hidden_states` too.
+    """
+
+    def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = BertEmbeddings(config)
+        self.encoder = BertEncoder(config)
+        self.pooler = BertPooler(config) if add_pooling_layer else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the word embeddings."""
+        self.embeddings.word_embeddings = cast(nn.Embedding, value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        cache_position: Tensor | None = None,
+    ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
+        """Hidden states `(batch, seq, hidden)` and their summary `(batch, hidden)`.
+
+        Args:
+            input_ids: `(batch, seq)`; or give `inputs_embeds`.
+            attention_mask: `(batch, past + seq)`, 1 for tokens and 0 for padding; masks of 3 and 4 axes as
+                `masks.bidirectional` has them.
+            token_type_ids: `(batch, seq)` segments, 0 by default.
+            position_ids: `(batch or 1, seq)`, those after the past by default.
+            head_mask: `(heads,)` or `(layers, heads)`, 0 for heads that are switched off.
+            inputs_embeds: `(batch, seq, hidden)` instead of looking `input_ids` up.
+            encoder_hidden_states: `(batch, encoder seq, hidden)` to attend to.
+            encoder_attention_mask: `(batch, encoder seq)` for these.
+            past_key_values: a cache, or legacy tuples; what is returned is of the same kind.
+            use_cache: whether to return one; by default a decoder does if its config says so.
+            output_attentions: whether to return the weights of all layers; computed by "eager".
+            output_hidden_states: whether to return the results of all layers.
+            return_dict: `False` for a plain tuple.
+            cache_position: `(seq,)` places of the new tokens in a preallocated cache.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        config = self.config
+        use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
+        cache = None
+        if use_cache or past_key_values is not None:
+            cache = as_cache(past_key_values, crossed=encoder_hidden_states is not None)
+        given = cast(Tensor, input_ids if inputs_embeds is None else inputs_embeds)
+        if cache_position is None:
+            cache_position = next_positions(cache, given.shape[1], given.device)
+        if position_ids is None:
+            position_ids = cache_position[None]
+        states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
+        causal, mask = False, None
+        if config.is_decoder:
+            explicit = config.position_embedding_type != "absolute"
+            mask, causal = masks.causal_over(cache, attention_mask, states, cache_position, explicit=explicit)
+        else:
+            mask = masks.bidirectional(attention_mask, states.dtype)
+        outputs = self.encoder(
+            states,
+            head_mask,
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            mask=mask,
+            causal=causal,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_mask=masks.bidirectional(encoder_attention_mask, states.dtype),
+            past_key_values=cache,
+            cache_position=cache_position,
+        )
+        outputs = BaseModelOutputWithPoolingAndCrossAttentions(
+            pooler_output=None if self.pooler is None else self.pooler(outputs.last_hidden_state),
+            past_key_values=like_given(cache, past_key_values) if use_cache else None,
+            **outputs,
+        )
+        return outputs if (config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()

@@ -1,0 +1,18 @@
+"""The names of the Llama family."""
+
+from __future__ import annotations
+
+from .._family import Family
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    model_type="llama",
+    config="configuration_llama:LlamaConfig",
+    pt={
+        "AutoModel": "modeling_llama:LlamaModel",
+        "AutoModelForCausalLM": "modeling_llama:LlamaForCausalLM",
+        "AutoModelForSequenceClassification": "modeling_llama:LlamaForSequenceClassification",
+    },
+    names=("modeling_llama:LlamaPreTrainedModel",),
+)

@@ -1,0 +1,340 @@
+"""Llama (arXiv 2302.13971, 2307.09288, 2407.21783): rotary positions, RMS norm, gated feed-forward, grouped heads.
+
+Modules and parameters have the names of the checkpoints. Shapes are written with the axes batch, seq, hidden.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...pt import losses, masks
+from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.kv_cache import as_cache, like_given, next_positions
+from ...pt.layers import RMSNorm, activation, init_normal, keep_places
+from ...pt.modeling import PreTrainedModel
+from ...pt.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, SequenceClassifierOutputWithPast
+from ...pt.rope import RotaryEmbedding, rotate
+from .._rope import rope_parameters
+from .configuration_llama import LlamaConfig
+
+__all__ = ["LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaModel", "LlamaPreTrainedModel"]
+
+
+class LlamaAttention(nn.Module):
+    """Causal attention in which several query heads share one head of keys and values."""
+
+    def __init__(self, config: LlamaConfig, layer_idx: int) -> None:
+        super().__init__()
+        heads, groups = config.num_attention_heads, cast(int, config.num_key_value_heads)
+        if heads % groups:
+            sizes = f"num_attention_heads={heads}, num_key_value_heads={groups}"
+            raise ConfigError(f"key heads must divide the query heads: {sizes}", key="num_key_value_heads")
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = cast(int, config.head_dim)
+        self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
+        self.o_proj = nn.Linear(heads * self.head_dim, config.hidden_size, bias=config.attention_bias)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        causal: bool = False,
+        past_key_values: Any = None,
+        cache_position: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`(batch, seq, hidden)` and, if asked for, the weights `(batch, heads, queries, keys)`."""
+        query = rotate(split_heads(self.q_proj(hidden_states), self.head_dim), *position_embeddings)
+        key = rotate(split_heads(self.k_proj(hidden_states), self.head_dim), *position_embeddings)
+        value = split_heads(self.v_proj(hidden_states), self.head_dim)
+        if past_key_values is not None:
+            key, value = past_key_values.update(self.layer_idx, key, value, cache_position)
+        out, weights = attend(
+            self.config._attn_implementation,
+            query,
+            key,
+            value,
+            mask,
+            scale=self.head_dim**-0.5,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            causal=causal,
+            need_weights=need_weights,
+        )
+        return self.o_proj(merge_heads(out)), weights
+
+
+class LlamaMLP(nn.Module):
+    """The feed-forward part, one projection gating the other (arXiv 2002.05202)."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.act_fn = activation(config.hidden_act)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """`(batch, seq, hidden)`."""
+        return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+
+
+class LlamaDecoderLayer(nn.Module):
+    """One block; each half is normalised first and added to its input."""
+
+    def __init__(self, config: LlamaConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.self_attn = LlamaAttention(config, layer_idx)
+        self.mlp = LlamaMLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, hidden_states: Tensor, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """`(batch, seq, hidden)` and the weights or `None`; keywords as `LlamaAttention.forward` has them."""
+        attended, weights = self.self_attn(self.input_layernorm(hidden_states), **inputs)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states)), weights
+
+
+class LlamaPreTrainedModel(PreTrainedModel):
+    """Base of all Llama models."""
+
+    config: LlamaConfig
+    config_class = LlamaConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["LlamaDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    # Releases before 4.32 saved this buffer, once in each layer.
+    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        init_normal(module, self.config.initializer_range)
+
+
+class LlamaModel(LlamaPreTrainedModel):
+    """The decoder: embeddings, blocks and a last norm."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        if (config.pretraining_tp or 1) > 1:
+            message = f"pretraining_tp={config.pretraining_tp} is not supported; 1 gives the same up to rounding"
+            raise ConfigError(message, key="pretraining_tp")
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(LlamaDecoderLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = RotaryEmbedding(
+            rope_parameters(config), cast(int, config.head_dim), config.max_position_embeddings
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings."""
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the word embeddings."""
+        self.embed_tokens = cast(nn.Embedding, value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        cache_position: Tensor | None = None,
+    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+        """Hidden states `(batch, seq, hidden)`.
+
+        Args:
+            input_ids: `(batch, seq)`; or give `inputs_embeds`.
+            attention_mask: `(batch, past + seq)`, 1 for tokens and 0 for padding on either side; masks of 3 and 4
+                axes as `masks.causal` has them.
+            position_ids: `(batch or 1, seq)`, those after the past by default.
+            past_key_values: a cache, or legacy tuples; what is returned is of the same kind.
+            inputs_embeds: `(batch, seq, hidden)` instead of looking `input_ids` up.
+            use_cache: whether to return a cache; by default what the config says.
+            output_attentions: whether to return the weights of all layers; computed by "eager".
+            output_hidden_states: whether to return the embeddings and the results of all layers, the last normalised.
+            return_dict: `False` for a plain tuple.
+            cache_position: `(seq,)` places of the new tokens in the cache, after the past by default.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        config = self.config
+        use_cache = config.use_cache if use_cache is None else use_cache
+        need_weights = config.output_attentions if output_attentions is None else output_attentions
+        need_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        cache = as_cache(past_key_values) if use_cache or past_key_values is not None else None
+        if cache_position is None:
+            cache_position = next_positions(cache, hidden_states.shape[1], hidden_states.device)
+        mask, causal = masks.causal_over(cache, attention_mask, hidden_states, cache_position)
+        position_embeddings = self.rotary_emb(
+            cache_position[None] if position_ids is None else position_ids, hidden_states.dtype
+        )
+        states, attentions = [], []
+        for layer in self.layers:
+            states.append(hidden_states)
+            hidden_states, weights = layer(
+                hidden_states,
+                position_embeddings=position_embeddings,
+                mask=mask,
+                causal=causal,
+                past_key_values=cache,
+                cache_position=cache_position,
+                need_weights=need_weights,
+            )
+            attentions.append(weights)
+        hidden_states = self.norm(hidden_states)
+        output = BaseModelOutputWithPast(
+            last_hidden_state=hidden_states,
+            past_key_values=like_given(cache, past_key_values) if use_cache else None,
+            hidden_states=(*states, hidden_states) if need_states else None,
+            attentions=tuple(attentions) if need_weights else None,
+        )
+        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+class LlamaForCausalLM(LlamaPreTrainedModel):
+    """Llama with next-token logits."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The projection onto the vocabulary."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replaces the projection onto the vocabulary."""
+        self.lm_head = cast(nn.Linear, new_embeddings)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        cache_position: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Logits `(batch, seq, vocab)`; inputs that are not described here are those of `LlamaModel`.
+
+        Args:
+            labels: `(batch, seq)`, the tokens themselves: each is predicted at the place before it; -100 is skipped.
+            logits_to_keep: how many of the last places get logits (0: all), or which ones, as a 1-D tensor.
+            num_items_in_batch: the loss is divided by this rather than by the number of labels in the call.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+            cache_position=cache_position,
+        )
+        logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
+        output = CausalLMOutputWithPast(
+            loss=None if labels is None else losses.causal_lm(logits, labels, num_items_in_batch),
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+class LlamaForSequenceClassification(LlamaPreTrainedModel):
+    """Llama with logits for the whole input, taken at its last token."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
+        """Logits `(batch, labels)`; what `labels` are is `config.problem_type`, or follows from their dtype."""
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+        )
+        states = outputs.last_hidden_state
+        rows = torch.arange(states.shape[0], device=states.device)
+        logits = self.score(states[rows, self._last_tokens(input_ids, states)])
+        loss = None
+        if labels is not None:
+            kind = self.config.problem_type
+            loss = losses.sequence_classification(logits, labels, self.config.num_labels, kind, num_items_in_batch)
+        output = SequenceClassifierOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def _last_tokens(self, input_ids: Tensor | None, states: Tensor) -> Tensor | int:
+        """Where each row has its last token that is not padding, whichever side that is on; `(batch,)` or -1."""
+        padding = self.config.pad_token_id
+        if padding is None:
+            if states.shape[0] > 1:
+                raise ValueError("a batch of several rows needs config.pad_token_id, to find where each row ends")
+            return -1
+        if input_ids is None:
+            warnings.warn("padding cannot be seen in inputs_embeds: the last place of each row is used", stacklevel=2)
+            return -1
+        places = torch.arange(input_ids.shape[1], device=states.device)
+        return (places * torch.ne(input_ids, cast(int, padding)).to(states.device)).argmax(-1)

@@ -1,0 +1,244 @@
+"""Every keyword of from_pretrained and save_pretrained, once: what it is called, what it defaults to, what became of it.
+
+A keyword dies at its stage: `SourceOptions` in resolve, `WeightOptions` in find_checkpoint, the rest in the plan.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .errors import InvalidOptionError, OptionError
+
+__all__ = [
+    "LoadOptions",
+    "SaveOptions",
+    "SourceOptions",
+    "WeightOptions",
+    "parse_size",
+    "split_load_options",
+    "split_source_options",
+    "unknown_keyword",
+]
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where files come from. Consumed by `hub.resolve`; nothing after it knows of revisions or caches."""
+
+    revision: str | None = None
+    subfolder: str = ""
+    cache_dir: Any = None
+    force_download: bool = False
+    local_files_only: bool = False
+    token: Any = field(default=None, repr=False)
+    endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.force_download and self.local_files_only:
+            raise OptionError(
+                "force_download=True and local_files_only=True exclude each other: one fetches always, the other never",
+                key="force_download",
+            )
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """Which of the weight files of a snapshot. Consumed by `checkpoint.find`."""
+
+    use_safetensors: bool | None = None
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Everything from_pretrained takes beside the model's own arguments."""
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    weights: WeightOptions = field(default_factory=WeightOptions)
+    config: Any = None
+    state_dict: Mapping[str, Any] | None = None
+    dtype: Any = None
+    ignore_mismatched_sizes: bool = False
+    output_loading_info: bool = False
+    strict: bool = False
+    key_mapping: Mapping[str, str] | None = None
+    attn_implementation: str | None = None
+    mmap: bool = True
+    generation_config: Any = None
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """Everything save_pretrained takes beside the folder."""
+
+    is_main_process: bool = True
+    state_dict: Mapping[str, Any] | None = None
+    max_shard_size: int | str = "5GB"
+    variant: str | None = None
+    durable: bool = True
+
+
+# Other spellings that keep working without a word.
+_ALIASES = {"torch_dtype": "dtype"}
+
+# Accepted for old callers; the second part says why nothing has to be done, or what to use instead.
+_NOT_NEEDED = frozenset({"from_tf", "from_flax", "from_pt", "low_cpu_mem_usage", "_fast_init", "mean_resizing"})
+_DEPRECATED = {
+    "resume_download": "downloads are always resumed",
+    "proxies": "set HTTP_PROXY and HTTPS_PROXY",
+    "mirror": "use endpoint=",
+    "use_auth_token": "use token=",
+}
+# Known names that are only accepted with the value that means "off", until the feature is here.
+_OFF_VALUES: dict[str, tuple[Any, ...]] = {
+    "device_map": (None, "cpu"),
+    "max_memory": (None,),
+    "offload_folder": (None,),
+    "offload_state_dict": (None, False),
+    "offload_buffers": (None, False),
+    "device_mesh": (None,),
+    "tp_plan": (None,),
+    "distributed_config": (None,),
+    "quantization_config": (None,),
+    "load_in_8bit": (None, False),
+    "load_in_4bit": (None, False),
+    "gguf_file": (None,),
+    "trust_remote_code": (None, False),
+    "code_revision": (None,),
+}
+
+_SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
+_WEIGHT_NAMES = frozenset(f.name for f in fields(WeightOptions))
+_LOAD_NAMES = frozenset(f.name for f in fields(LoadOptions)) - {"source", "weights"}
+
+LOAD_KEYWORDS = frozenset().union(
+    _SOURCE_NAMES, _WEIGHT_NAMES, _LOAD_NAMES, _ALIASES, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES
+)
+
+
+def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, Any]]:
+    """(options, keywords that are not options: config fields or constructor arguments, or mistakes).
+
+    Raises:
+        OptionError: two spellings of one option, or options that exclude each other.
+        InvalidOptionError: a value outside the option's range.
+    """
+    known, rest = _take_known(keywords)
+    options = LoadOptions(
+        source=SourceOptions(**{k: v for k, v in known.items() if k in _SOURCE_NAMES}),
+        weights=WeightOptions(**{k: v for k, v in known.items() if k in _WEIGHT_NAMES}),
+        **{k: v for k, v in known.items() if k in _LOAD_NAMES},
+    )
+    if options.key_mapping is not None:
+        _check_patterns(options.key_mapping)
+    return options, rest
+
+
+def split_source_options(keywords: Mapping[str, Any]) -> tuple[SourceOptions, dict[str, Any]]:
+    """(source options, everything else): for calls that read no weights."""
+    known, _ = _take_known({k: v for k, v in keywords.items() if k in _SOURCE_NAMES | set(_DEPRECATED)})
+    return SourceOptions(**known), {k: v for k, v in keywords.items() if k not in _SOURCE_NAMES | set(_DEPRECATED)}
+
+
+def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    known: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for name, value in keywords.items():
+        target = _ALIASES.get(name, name)
+        if name in _DEPRECATED:
+            _warn_deprecated(name, value, known)
+        elif name in _OFF_VALUES:
+            _check_off(name, value)
+        elif target in _SOURCE_NAMES | _WEIGHT_NAMES | _LOAD_NAMES:
+            if target in known and known[target] != value:
+                raise OptionError(f"{name!r} and {target!r} are one option and were given two values", key=target)
+            known[target] = _clean(target, value)
+        elif name not in _NOT_NEEDED:
+            rest[name] = value
+    return known, rest
+
+
+def _clean(name: str, value: Any) -> Any:
+    if name == "subfolder":
+        return "" if value is None else value
+    if name in ("source", "weights"):
+        raise OptionError(f"no option {name!r}", key=name)
+    return value
+
+
+def _warn_deprecated(name: str, value: Any, known: dict[str, Any]) -> None:
+    if name == "use_auth_token":
+        known.setdefault("token", value)
+    if name == "mirror":
+        known.setdefault("endpoint", value)
+    if value is not None:
+        # Up through _take_known, split_…, the facade: the line that passed the keyword.
+        warnings.warn(f"{name}= is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=5)
+
+
+def _check_off(name: str, value: Any) -> None:
+    if any(value is off or (isinstance(off, str) and value == off) for off in _OFF_VALUES[name]):
+        return
+    allowed = " or ".join(repr(off) for off in _OFF_VALUES[name])
+    raise InvalidOptionError(
+        f"{name}={value!r:.60} is not supported by this version; leave it out or pass {allowed}", key=name
+    )
+
+
+def _check_patterns(key_mapping: Mapping[str, str]) -> None:
+    for pattern in key_mapping:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InvalidOptionError(
+                f"key_mapping: {pattern!r} is no regular expression: {error}", key="key_mapping"
+            ) from None
+
+
+def unknown_keyword(name: str, others: Iterable[str] = ()) -> OptionError:
+    """The error for a keyword nobody knows, with the nearest name somebody does."""
+    known = sorted(LOAD_KEYWORDS.union(others))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return OptionError(f"no option {name!r}{hint}", key=name)
+
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size: a number of bytes, or "500MB" (decimal), "2GiB" (binary).
+
+    Raises:
+        InvalidOptionError: not a size, or not positive.
+    """
+    if isinstance(size, int) and not isinstance(size, bool):
+        found = size
+    else:
+        match = (
+            re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]{0,3})\s*", size) if isinstance(size, str) else None
+        )
+        if match is None or match[2].upper() not in _UNITS:
+            raise InvalidOptionError(
+                f"{size!r} is no size; give bytes, or a string such as '500MB', '5GB' or '2GiB'", key="max_shard_size"
+            )
+        found = int(float(match[1]) * _UNITS[match[2].upper()])
+    if found <= 0:
+        raise InvalidOptionError(f"a size must be positive, found {size!r}", key="max_shard_size")
+    return found

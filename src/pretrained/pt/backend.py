@@ -1,0 +1,172 @@
+"""One load into a torch module: the Backend protocol for torch."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._types import Shape
+from ..checkpoint.dtypes import DtypePolicy, is_floating
+from ..checkpoint.plan_load import ParamSpec
+from .init import fill_buffers, initialise
+from .skeleton import build_skeleton
+from .slots import Slot, collect_slots, dtype_name, specs_of, torch_dtype
+from .tying import tied_names
+
+__all__ = ["TorchBackend", "bytes_of"]
+
+Groups = dict[str, list[tuple[str, Slot]]]
+
+
+class TorchBackend:
+    """The torch side of one load.
+
+    Args:
+        build: makes a fresh model of the same kind, where that is known; for what only a constructor can compute.
+    """
+
+    def __init__(self, build: Callable[[], nn.Module] | None = None) -> None:
+        self._build = build
+        self._groups: Groups = {}
+        self._undo: list[tuple[Slot, torch.Tensor]] = []
+
+    # The model
+
+    def skeleton(self, build: Callable[[], Any]) -> Any:
+        """The model with its uninitialised parameters on the meta device."""
+        self._build = build
+        return build_skeleton(build)
+
+    def params(self, model: Any) -> Sequence[ParamSpec]:
+        """Parameters and persistent buffers of the model, tied ones as one."""
+        if not self._groups:
+            self._groups = collect_slots(model)
+        has_ties = any(len(group) > 1 for group in self._groups.values())
+        specs = specs_of(self._groups, tied_names(model) if has_ties else ())
+        self._groups = {spec.name: group for spec, group in zip(specs, self._groups.values(), strict=True)}
+        return specs
+
+    def initialise(self, model: Any, specs: Sequence[ParamSpec], policy: DtypePolicy) -> None:
+        """Gives what the checkpoint lacks the values of a freshly built model; real values that are there stay."""
+        groups = {spec.name: self._groups[spec.name] for spec in specs}
+        self._undo = [(slot, slot.tensor) for group in groups.values() for _, slot in group]
+        initialise(model, groups, self._build)
+        for spec in specs:
+            tensor = groups[spec.name][0][1].tensor
+            dtype = torch_dtype(policy.dtype_of(spec.name)) if is_floating(spec.dtype) else tensor.dtype
+            if tensor.dtype != dtype:
+                self._put(spec.name, tensor.detach().to(dtype))
+
+    def undo(self) -> None:
+        """Takes back what `initialise` did, after a load that failed."""
+        for slot, tensor in self._undo:
+            slot.put(tensor)
+        self._undo = []
+
+    def bind(self, model: Any, values: Mapping[str, Any]) -> None:
+        """Puts tensors in their places. A parameter that is real stays the same object, so optimizers keep it."""
+        for name, value in values.items():
+            self._put(name, value)
+
+    def _put(self, name: str, value: torch.Tensor) -> None:
+        group = self._groups[name]
+        old = group[0][1].tensor
+        if not old.is_meta:
+            _replace_data(old, value)
+            return
+        new = value if group[0][1].is_buffer else _parameter_like(old, value)
+        for _, slot in group:
+            slot.put(new)
+
+    def finish(self, model: Any, policy: DtypePolicy) -> None:
+        """Eval mode; buffers that are still on the meta device are computed."""
+        fill_buffers(model, self._build)
+        model.eval()
+
+    # Arrays
+
+    def view(self, buffer: Any, offset: int, dtype: str, shape: Shape) -> torch.Tensor:
+        """A tensor on the buffer's memory, which it keeps alive."""
+        count = 1
+        for dim in shape:
+            count *= dim
+        if count == 0:
+            return torch.empty(shape, dtype=torch_dtype(dtype))
+        return torch.frombuffer(buffer, dtype=torch_dtype(dtype), count=count, offset=offset).view(shape)
+
+    def cast(self, source: Any, source_dtype: str, target: Any, target_dtype: str) -> None:
+        """Converts flat buffers; rounding as torch does it."""
+        into = torch.frombuffer(target, dtype=torch_dtype(target_dtype))
+        into.copy_(torch.frombuffer(source, dtype=torch_dtype(source_dtype)))
+
+    def has_overflow(self, array: torch.Tensor) -> bool:
+        """Whether any element is infinite."""
+        return bool(torch.isinf(array.float() if array.element_size() == 1 else array).any())
+
+    def from_array(self, array: Any, dtype: str) -> torch.Tensor:
+        """A contiguous CPU tensor of its own memory."""
+        if isinstance(array, torch.Tensor):
+            return array.detach().to("cpu", torch_dtype(dtype), copy=True).contiguous()
+        return _from_numpy(np.ascontiguousarray(array)).to(torch_dtype(dtype))
+
+    def worker(self) -> None:
+        """Keeps torch's own threads out of a thread of ours: several teams on few cores only wait for each other."""
+        torch.get_num_threads()  # makes torch set this thread up now, not after us
+        set_threads = getattr(ctypes.CDLL(None), "omp_set_num_threads", None)
+        if set_threads is not None:
+            set_threads(1)  # OpenMP keeps this per thread; torch.set_num_threads would reach the whole process
+
+    def describe(self, array: Any) -> tuple[Shape, str] | None:
+        """Shape and dtype of a dense tensor or numpy array."""
+        if isinstance(array, torch.Tensor):
+            return (tuple(array.shape), dtype_name(array.dtype)) if array.layout == torch.strided else None
+        return (array.shape, array.dtype.name) if isinstance(array, np.ndarray) else None
+
+    def equals(self, array: Any, other: Any) -> bool:
+        """Whether two arrays hold the same bits."""
+        first, second = self.describe(array), self.describe(other)
+        return first == second and bytes_of(array) == bytes_of(other)
+
+
+def bytes_of(array: Any) -> memoryview:
+    """The elements of a tensor or array as a flat buffer; a view of its memory where that is contiguous and on the CPU."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _from_numpy(array: np.ndarray) -> torch.Tensor:
+    name = array.dtype.name
+    if array.dtype.isbuiltin == 1:
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    # An ml_dtypes dtype, which torch knows under the same name but not as numpy's.
+    same_size = np.uint16 if array.dtype.itemsize == 2 else np.uint8
+    if name in ("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"):
+        return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(array.view(same_size)).view(torch_dtype(name))
+
+
+def _parameter_like(old: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`value` as a parameter that requires a gradient if `old` did, with whatever a class had noted on it."""
+    requires_grad = old.requires_grad and value.dtype.is_floating_point
+    if type(old) is nn.Parameter:
+        new = torch.Tensor._make_subclass(nn.Parameter, value, requires_grad)
+    else:
+        new = type(old)(value, requires_grad=requires_grad)
+    if old.__dict__:
+        new.__dict__.update(old.__dict__)
+    return new
+
+
+def _replace_data(old: torch.Tensor, value: torch.Tensor) -> None:
+    """New content for a live tensor: on the CPU it takes over the memory, elsewhere the values are copied."""
+    with torch.no_grad():
+        if old.device.type == "cpu":
+            old.data = value
+        else:
+            old.data = value.to(old.device)

@@ -1,0 +1,181 @@
+"""Initial values for what no checkpoint gave: what the module's constructor gives, then the family's `_init_weights`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from .skeleton import build_skeleton
+from .slots import Slot
+
+__all__ = ["fill_buffers", "init_all", "initialise"]
+
+logger = logging.getLogger(__name__)
+
+Groups = Mapping[str, list[tuple[str, Slot]]]
+
+# A NaN with a payload that no computation produces: memory that still holds it was never written.
+_UNTOUCHED = 0x7FC0DEAD
+_FALLBACK_STD = 0.02
+
+
+def init_all(model: Any) -> None:
+    """Runs `_init_weights` on every module of a freshly built model, children first, each module once."""
+    with torch.no_grad():
+        for module, owner in _post_order(model, model):
+            if not module.__dict__.get("_is_hf_initialized", False):
+                owner._init_weights(module)
+                module._is_hf_initialized = True
+
+
+def _post_order(module: nn.Module, owner: Any) -> Iterable[tuple[nn.Module, Any]]:
+    """(module, the nearest module around it that has `_init_weights`), children first."""
+    if getattr(module, "_init_weights", None) is not None:
+        owner = module
+    for child in module._modules.values():
+        if child is not None:
+            yield from _post_order(child, owner)
+    yield module, owner
+
+
+def initialise(model: nn.Module, groups: Groups, build: Callable[[], nn.Module] | None) -> None:
+    """Real values for the parameters of `groups` that are on the meta device.
+
+    Everything that is to come from the checkpoint must still be on the meta device: writing to that does nothing, so
+    `_init_weights` can be called as it is, on whole modules of which only one parameter is missing.
+    """
+    pending = {name: group for name, group in groups.items() if group[0][1].tensor.is_meta}
+    if not pending:
+        return
+    for group in pending.values():
+        _materialise(group)
+    owners = {id(slot.module) for group in pending.values() for _, slot in group}
+    with torch.no_grad():
+        for module, owner in _containing(model, owners, None)[1]:
+            if id(module) in owners:
+                _reset(module)
+            if owner is not None:
+                owner._init_weights(module)
+    untouched = {name: group for name, group in pending.items() if _is_untouched(group[0][1].tensor)}
+    if untouched:
+        _copy_from_fresh(untouched, build)
+
+
+def _materialise(group: list[tuple[str, Slot]]) -> None:
+    old = group[0][1].tensor
+    memory = torch.empty(old.shape, dtype=old.dtype, device="cpu")
+    _mark_untouched(memory)
+    new: torch.Tensor = memory if group[0][1].is_buffer else nn.Parameter(memory, requires_grad=old.requires_grad)
+    new.__dict__.update(old.__dict__)
+    for _, slot in group:
+        slot.put(new)
+
+
+def _mark_untouched(tensor: torch.Tensor) -> None:
+    if tensor.dtype == torch.float32:
+        tensor.view(torch.int32).fill_(_UNTOUCHED)
+    elif tensor.dtype.is_floating_point:
+        tensor.fill_(torch.nan)
+    else:
+        tensor.zero_()
+
+
+def _is_untouched(tensor: torch.Tensor) -> bool:
+    """Whether any element was never written. Integers cannot show it; they were zeroed."""
+    if tensor.dtype == torch.float32:
+        return bool((tensor.detach().view(torch.int32) == _UNTOUCHED).any())
+    return tensor.dtype.is_floating_point and bool(torch.isnan(tensor.detach().float()).any())
+
+
+def _containing(module: nn.Module, owners: set[int], owner: Any) -> tuple[bool, list[tuple[nn.Module, Any]]]:
+    """Modules that have one of `owners` in them, children first, each with its nearest `_init_weights`."""
+    if getattr(module, "_init_weights", None) is not None:
+        owner = module
+    found = id(module) in owners
+    path: list[tuple[nn.Module, Any]] = []
+    for child in module._modules.values():
+        if child is not None:
+            has, inner = _containing(child, owners, owner)
+            found |= has
+            path += inner
+    return found, [*path, (module, owner)] if found else []
+
+
+def _reset(module: nn.Module) -> None:
+    """What the constructor of a torch layer ends with."""
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    if reset is not None:
+        reset()
+
+
+class _Marked(TorchFunctionMode):
+    """Marks memory that torch.empty gives, so that what a constructor never fills can be told from what it does."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.empty and isinstance(result, torch.Tensor) and not result.is_meta:
+            _mark_untouched(result)
+        return result
+
+
+def _copy_from_fresh(groups: Groups, build: Callable[[], nn.Module] | None) -> None:
+    """Values that only a constructor knows: a real model is built beside, and its tensors are taken over."""
+    fresh: nn.Module | None = None
+    if build is not None:
+        with _Marked():
+            fresh = build()
+    for name, group in groups.items():
+        source = None if fresh is None else _tensor_at(fresh, [alias for alias, _ in group])
+        target = group[0][1].tensor
+        with torch.no_grad():
+            if source is not None and source.shape == target.shape and not _is_untouched(source):
+                target.copy_(source)
+            elif target.ndim > 1:
+                target.normal_(std=_FALLBACK_STD)
+                logger.warning("%s: nothing initialises it; drawn from a normal with std %g", name, _FALLBACK_STD)
+            else:
+                target.zero_()
+                logger.warning("%s: nothing initialises it; set to zero", name)
+
+
+def _tensor_at(model: nn.Module, names: Iterable[str]) -> torch.Tensor | None:
+    for name in names:
+        owner, _, key = name.rpartition(".")
+        try:
+            module = model.get_submodule(owner)
+        except AttributeError:
+            continue
+        if (tensor := module._parameters.get(key, module._buffers.get(key))) is not None:
+            return tensor
+    return None
+
+
+def fill_buffers(model: nn.Module, build: Callable[[], nn.Module] | None) -> None:
+    """Computes the buffers that are still on the meta device: they are in no checkpoint, only a constructor has them.
+
+    Raises:
+        RuntimeError: there are such buffers and no way to construct the module anew.
+    """
+    lacking = [
+        (name, Slot(module, key, True))
+        for name, module in model.named_modules()
+        for key, buffer in module._buffers.items()
+        if buffer is not None and buffer.is_meta
+    ]
+    if not lacking:
+        return
+    fresh = None if build is None else build_skeleton(build)
+    for name, slot in lacking:
+        path = f"{name}.{slot.key}" if name else slot.key
+        value = None if fresh is None else _tensor_at(fresh, [path])
+        if value is None or value.is_meta:
+            fresh = None if build is None else build()
+            value = None if fresh is None else _tensor_at(fresh, [path])
+        if value is None:
+            raise RuntimeError(f"buffer {path} is on the meta device and in no checkpoint; build the module on the CPU")
+        slot.put(value.to(dtype=slot.tensor.dtype))

@@ -1,0 +1,204 @@
+"""Small layers that many families share: activations by name, RMS norm, buffers that follow from the config."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ConfigError
+
+__all__ = [
+    "ACTIVATIONS",
+    "XIELU",
+    "DerivedBuffers",
+    "RMSNorm",
+    "activation",
+    "chunked",
+    "init_normal",
+    "keep_places",
+    "unknown_name",
+]
+
+
+def unknown_name(key: str, value: object, known: Iterable[str]) -> ConfigError:
+    """The error for a config field `key` whose `value` is none of the `known` names; it suggests the nearest."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"{key}={value!r} is not known.{hint} Known: {', '.join(names)}.", key=key, value=value)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _gelu_10(x: Tensor) -> Tensor:
+    return F.gelu(x).clamp(-10, 10)
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _relu2(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+def _laplace(x: Tensor) -> Tensor:
+    # A normal distribution function; these two constants make it the nearest to relu2 (MEGA, arXiv 2209.10655).
+    mean, deviation = 0.707107, 0.282095
+    return 0.5 * (1.0 + torch.erf((x - mean) / (deviation * math.sqrt(2.0))))
+
+
+def _sqrtsoftplus(x: Tensor) -> Tensor:
+    return F.softplus(x).sqrt()
+
+
+def _linear(x: Tensor) -> Tensor:
+    return x
+
+
+class XIELU(nn.Module):
+    """The trainable activation of "Deriving Activation Functions via Integration" (arXiv 2411.13010).
+
+    Quadratic above zero, an integrated ELU below, with one slope `beta` through both. The two curvatures are trained
+    through a softplus, which keeps them positive. Parameters and buffers have the names and dtype they have on disk.
+    """
+
+    beta: Tensor
+    eps: Tensor
+
+    def __init__(self, alpha_p: float = 0.8, alpha_n: float = 0.8, beta: float = 0.5, eps: float = -1e-6) -> None:
+        super().__init__()
+        raw = [math.log(math.expm1(value)) for value in (alpha_p, alpha_n - beta)]
+        self.alpha_p = nn.Parameter(torch.tensor(raw[:1], dtype=torch.bfloat16))
+        self.alpha_n = nn.Parameter(torch.tensor(raw[1:], dtype=torch.bfloat16))
+        self.register_buffer("beta", torch.tensor(beta, dtype=torch.bfloat16))
+        self.register_buffer("eps", torch.tensor(eps, dtype=torch.bfloat16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`, activated, in its own shape."""
+        above = F.softplus(self.alpha_p) * x * x
+        below = (torch.expm1(torch.minimum(x, self.eps)) - x) * (self.beta + F.softplus(self.alpha_n))
+        return torch.where(x > 0, above, below) + self.beta * x
+
+
+# Five names stand for one function: they differ upstream in how the tanh form is spelled out, which is rounding.
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_python": F.gelu,
+    "gelu_10": _gelu_10,
+    "gelu_new": _gelu_tanh,
+    "gelu_fast": _gelu_tanh,
+    "gelu_accurate": _gelu_tanh,
+    "gelu_python_tanh": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
+    "relu": F.relu,
+    "relu2": _relu2,
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "laplace": _laplace,
+    "sqrtsoftplus": _sqrtsoftplus,
+    "linear": _linear,
+}
+# These two have weights of their own, so each use needs a new one.
+TRAINED: Mapping[str, Callable[[], nn.Module]] = {"prelu": nn.PReLU, "xielu": XIELU}
+
+
+def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The activation a config names; a callable is returned as it is.
+
+    Raises:
+        ConfigError: no activation has this name.
+    """
+    if not isinstance(name, str):
+        return name
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]
+    if name in TRAINED:
+        return TRAINED[name]()
+    raise unknown_name("hidden_act", name, [*ACTIVATIONS, *TRAINED])
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square of the last axis (arXiv 1910.07467), then a learned scale; no bias, no mean."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(…, size)` normalised. The statistics are float32 or better; the scale is applied in the dtype of `x`."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Size and epsilon, for `repr`."""
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class DerivedBuffers(nn.Module):
+    """A module whose buffers follow from its settings and are in no checkpoint.
+
+    They are computed anew after every move or cast. So `to_empty()` after a build on the meta device gives real
+    values, and `half()` does not round a table that is meant to be float32.
+
+    A subclass implements `derive` and calls `reset_buffers` at the end of its `__init__`.
+    """
+
+    def derive(self) -> dict[str, Tensor]:
+        """The buffers by name, on the CPU unless a device context says otherwise."""
+        raise NotImplementedError
+
+    def reset_buffers(self, device: torch.device | None = None) -> None:
+        """Computes the buffers and registers them as non-persistent ones on `device`."""
+        for name, value in self.derive().items():
+            self.register_buffer(name, value.to(device), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DerivedBuffers:
+        super()._apply(fn, recurse)
+        names = self._non_persistent_buffers_set
+        self.reset_buffers(next(self._buffers[name].device for name in sorted(names)))  # type: ignore[union-attr]
+        return self
+
+
+def chunked(function: Callable[[Tensor], Tensor], size: int, x: Tensor, dim: int = 1) -> Tensor:
+    """`function(x)`, computed over pieces of at most `size` along `dim` to save memory; 0 means in one piece."""
+    if size <= 0:
+        return function(x)
+    return torch.cat([function(piece) for piece in x.split(size, dim)], dim)
+
+
+def keep_places(x: Tensor, places: int | Tensor) -> Tensor:
+    """The last `places` of `(batch, seq, …)`, all if it is 0, or those that a 1-D tensor of indices names."""
+    return x[:, places] if isinstance(places, Tensor) else x[:, -places:] if places else x
+
+
+def init_normal(module: nn.Module, std: float) -> None:
+    """Fills one linear, embedding or norm layer: weights normal with `std`, biases and padding row 0, scales 1."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear):
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif module.padding_idx is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx].zero_()
+    elif isinstance(module, nn.LayerNorm | RMSNorm):
+        nn.init.ones_(module.weight)
+        if isinstance(module, nn.LayerNorm) and module.bias is not None:
+            nn.init.zeros_(module.bias)

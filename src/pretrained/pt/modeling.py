@@ -1,0 +1,254 @@
+"""PreTrainedModel: the facade that gives a torch model its way from and to a checkpoint.
+
+A subclass declares; nothing is probed for. The hooks:
+
+    config_class               the config it is built from
+    base_model_prefix          attribute that holds the base model in a class with a head
+    main_input_name            name of the first tensor of forward
+    _init_weights(module)      initial values for the parameters directly in `module`
+    _tied_weights_keys         {target: source}, or a list of secondary names
+    _tie_weights()             ties what a table cannot say
+    _keys_to_ignore_on_load_missing / _unexpected, _keys_to_ignore_on_save    regular expressions
+    _keep_in_fp32_modules      parts of names whose parameters stay float32 in a 16-bit model
+    _no_split_modules          classes that stay on one device
+    _supports_sdpa             forward uses config._attn_implementation and knows "sdpa"
+    _rules                     renames and layout changes between file and model
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .._types import PathLike
+from ..checkpoint.dtypes import dtype_name
+from ..checkpoint.rules import Rule
+from ..configuration import PretrainedConfig
+from ..errors import InvalidOptionError, OptionError
+from ..loading import load, split_model_keywords
+from ..options import split_load_options
+from . import embeddings, saving, tying
+from .attention import ATTENTION
+from .backend import TorchBackend
+from .init import init_all
+from .module_utils import ModuleUtilsMixin
+from .skeleton import is_building
+
+__all__ = ["PreTrainedModel"]
+
+Model = TypeVar("Model", bound="PreTrainedModel")
+
+
+class PreTrainedModel(nn.Module, ModuleUtilsMixin):
+    """Base of all torch models: loading, saving, initialising, tying, embeddings.
+
+    Args:
+        config: what the model is. It is kept, not copied.
+
+    Raises:
+        OptionError: `config` is no PretrainedConfig.
+        InvalidOptionError: the config asks for an attention implementation that there is not.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig] | None] = None
+    base_model_prefix: ClassVar[str] = ""
+    main_input_name: ClassVar[str] = "input_ids"
+    model_tags: ClassVar[list[str] | None] = None
+    is_parallelizable: ClassVar[bool] = False
+    supports_gradient_checkpointing: ClassVar[bool] = False
+    _auto_class: ClassVar[str | None] = None
+    _no_split_modules: ClassVar[list[str] | None] = None
+    _skip_keys_device_placement: ClassVar[Any] = None
+    _keep_in_fp32_modules: ClassVar[list[str] | None] = None
+    _keys_to_ignore_on_load_missing: ClassVar[list[str] | None] = None
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str] | None] = None
+    _keys_to_ignore_on_save: ClassVar[list[str] | None] = None
+    _tied_weights_keys: ClassVar[Any] = None
+    _supports_sdpa: ClassVar[bool] = False
+    _rules: ClassVar[tuple[Rule, ...]] = ()
+
+    def __init__(self, config: PretrainedConfig, *inputs: Any, **kwargs: Any) -> None:
+        super().__init__()
+        if not isinstance(config, PretrainedConfig):
+            raise OptionError(
+                f"{type(self).__name__} is built from a PretrainedConfig, found {type(config).__name__}. To load a "
+                f"checkpoint call {type(self).__name__}.from_pretrained(…)",
+                key="config",
+            )
+        _choose_attention(config, type(self))
+        self.config = config
+        self.name_or_path = config.name_or_path
+        self.generation_config: Any = None
+        self._loaded_names: dict[str, str] = {}
+        self.warnings_issued: dict[str, bool] = {}
+
+    def post_init(self) -> None:
+        """Initialises and ties the weights; the last line of every constructor."""
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Runs `_init_weights` on every module that has not had it, and ties. While a checkpoint loads, only ties."""
+        if not is_building():
+            init_all(self)
+        self.tie_weights()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initial values for the parameters directly in `module`; what the layer itself gives, unless overridden."""
+
+    # Load and save
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        config: PretrainedConfig | PathLike | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A model with the weights of a checkpoint, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: a folder, a weight file, a hub name; None with `config` and `state_dict`.
+            model_args: passed to the constructor after the config.
+            config: in place of the checkpoint's own; an instance is copied, never changed.
+            kwargs: the options of docs/loading.md; other keywords override config fields, then constructor arguments.
+
+        Returns:
+            The model; with output_loading_info=True, (model, LoadReport).
+
+        Raises:
+            SourceError: nothing loadable at that place. ConfigError: the config is damaged or impossible.
+            WeightsFormatError: a weight file is damaged. MismatchError: checkpoint and model do not fit.
+            OptionError: a keyword nobody knows; names the nearest.
+        """
+        options, keywords = split_load_options({"config": config, **kwargs})
+        ref = pretrained_model_name_or_path
+        model, report = load(cls._choose, ref, options, keywords, TorchBackend, model_args)
+        return (model, report) if options.output_loading_info else model
+
+    @classmethod
+    def _choose(cls, config: Any) -> tuple[type[PretrainedConfig], Any]:
+        return cls.config_class or PretrainedConfig, cls
+
+    @classmethod
+    def from_config(cls: type[Model], config: PretrainedConfig, **kwargs: Any) -> Model:
+        """A model with freshly initialised weights.
+
+        Args:
+            config: what to build; it is copied.
+            kwargs: `dtype` (or torch_dtype), `attn_implementation`, config fields, constructor arguments.
+
+        Raises:
+            OptionError: a keyword nobody knows.
+        """
+        options, keywords = split_load_options(kwargs)
+        config = copy.deepcopy(config)
+        fields, arguments = split_model_keywords(cls, config, keywords)
+        for name, value in fields.items():
+            config.override(name, value)
+        config._attn_implementation = options.attn_implementation or config._attn_implementation
+        model = cls(config, **arguments)
+        if options.dtype is not None:
+            name = config.dtype if options.dtype == "auto" else dtype_name(options.dtype)
+            model.to(getattr(torch, name or "float32"))
+            config.dtype = name
+        return model
+
+    _from_config = from_config
+
+    def save_pretrained(
+        self,
+        save_directory: PathLike,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Callable[..., Any] | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes config, weights and index. At every instant the folder holds the old checkpoint or the new one.
+
+        Args:
+            save_directory: made if it is not there.
+            is_main_process: False writes nothing: of several processes one saves.
+            state_dict: written in place of the model's own.
+            save_function: called as save_function({name: tensor}, path) for each weight file, in place of our writer.
+            push_to_hub: not in this version.
+            max_shard_size: bytes, "500MB" or "2GiB" of tensors in one file.
+            safe_serialization: True; other formats are not in this version.
+            variant: "fp16" writes model.fp16.safetensors.
+            kwargs: `durable=False` leaves out the fsync: still safe against a killed process, not against a power cut.
+
+        Raises:
+            SaveError: nothing was written; what was there is as it was.
+            InvalidOptionError, OptionError: an argument that makes no sense.
+        """
+        options = saving.options_for(
+            is_main_process, state_dict, push_to_hub, max_shard_size, safe_serialization, variant, kwargs
+        )
+        saving.save_model(self, save_directory, options, save_function)
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Whether the class generates sequences: it says how to prepare the inputs of a step."""
+        return "prepare_inputs_for_generation" in {name for base in cls.__mro__ for name in vars(base)}
+
+    # The parts
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The model without its head; itself if it has none."""
+        return getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
+
+    @property
+    def framework(self) -> str:
+        """ "pt"."""
+        return "pt"
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch that the forward pass takes: `input_ids` of shape `(3, 5)`."""
+        return {"input_ids": torch.tensor([[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]])}
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The layer that turns token ids into vectors. Raises NotImplementedError if the class has none."""
+        return embeddings.get_input(self)
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the input embeddings."""
+        embeddings.set_input(self, value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The layer that turns vectors into logits over the vocabulary; None if the class has none."""
+        return None
+
+    def tie_weights(self, **kwargs: Any) -> None:
+        """Makes tied names hold one tensor, as the config and the class say."""
+        tying.tie(self)
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of all parameters, and of buffers if asked; tied ones count once."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _choose_attention(config: PretrainedConfig, cls: type[PreTrainedModel]) -> None:
+    """Settles `config._attn_implementation`: what was asked if there is such a one, else the class's best."""
+    asked = config._attn_implementation
+    if asked is None:
+        config._attn_implementation = "sdpa" if cls._supports_sdpa else "eager"
+    elif asked not in ATTENTION:
+        raise InvalidOptionError(
+            f"attn_implementation={asked!r:.80}: there is {', '.join(sorted(ATTENTION))}", key="attn_implementation"
+        )
+    elif asked != "eager" and not cls._supports_sdpa:
+        raise InvalidOptionError(
+            f"attn_implementation={asked!r}: {cls.__name__} computes attention itself; it has only 'eager'",
+            key="attn_implementation",
+        )

@@ -1,0 +1,148 @@
+"""A torch model's tensors on their way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import saving
+from .._types import PathLike
+from ..checkpoint.plan_save import Stored
+from ..configuration import CONFIG_NAME
+from ..errors import InvalidOptionError, OptionError, SaveError
+from ..options import SaveOptions
+from ..report import SaveReport
+from .backend import bytes_of
+from .slots import dtype_name
+from .tying import tied_names
+
+__all__ = ["describe", "options_for", "save_model", "save_tensors"]
+
+GENERATION_CONFIG_NAME = "generation_config.json"
+
+# Keywords that belong to a push, or to formats that are written elsewhere; harmless without them.
+_IGNORED_OFF = {"token": None, "save_peft_format": True, "blocking": True}
+
+
+def options_for(
+    is_main_process: bool,
+    state_dict: Mapping[str, Tensor] | None,
+    push_to_hub: bool,
+    max_shard_size: int | str,
+    safe_serialization: bool,
+    variant: str | None,
+    extra: Mapping[str, Any],
+) -> SaveOptions:
+    """The arguments of save_pretrained, checked.
+
+    Raises:
+        OptionError: a keyword nobody knows. InvalidOptionError: one that this version cannot follow.
+    """
+    if push_to_hub:
+        raise InvalidOptionError("push_to_hub=True is not supported by this version", key="push_to_hub")
+    if not safe_serialization:
+        raise InvalidOptionError("safe_serialization=False is not supported by this version", key="safe_serialization")
+    unknown = [name for name in extra if name not in {"durable", *_IGNORED_OFF}]
+    if unknown:
+        raise OptionError(f"save_pretrained has no option {unknown[0]!r}", key=unknown[0])
+    for name, off in _IGNORED_OFF.items():
+        if name != "token" and extra.get(name, off) != off:
+            raise InvalidOptionError(f"{name}={extra[name]!r} is not supported by this version", key=name)
+    if variant is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}", variant):
+        raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")
+    return SaveOptions(is_main_process, state_dict, max_shard_size, variant, extra.get("durable", True))
+
+
+def save_model(
+    model: Any, directory: PathLike, options: SaveOptions, save_function: Callable[..., Any] | None = None
+) -> SaveReport | None:
+    """Writes config and weights of a PreTrainedModel; None where this process writes nothing."""
+    if not options.is_main_process:
+        return None
+    model = unwrap(model)
+    state = model.state_dict() if options.state_dict is None else options.state_dict
+    ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
+    named = {
+        model._loaded_names.get(name, name): tensor
+        for name, tensor in state.items()
+        if not any(pattern.search(name) for pattern in ignored)
+    }
+    secondary = [model._loaded_names.get(name, name) for name in tied_names(model)]
+    config = _config_of(model)
+    texts = {CONFIG_NAME: config.to_json_string()}
+    if model.generation_config is not None:
+        texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
+    return save_tensors(named, directory, options, secondary=secondary, texts=texts, save_function=save_function)
+
+
+def unwrap(model: Any) -> Any:
+    """The model inside wrappers that hold it as `module`, as data parallelism does."""
+    while isinstance(inner := getattr(model, "module", None), nn.Module) and getattr(model, "config", None) is None:
+        model = inner
+    return model
+
+
+def _config_of(model: Any) -> Any:
+    """The model's config as it is saved: with the class's name and the dtype the weights have now."""
+    config = model.config
+    config.architectures = [type(model).__name__]
+    config.dtype = dtype_name(model.dtype)
+    return config
+
+
+def save_tensors(
+    state: Mapping[str, Any],
+    directory: PathLike,
+    options: SaveOptions,
+    *,
+    secondary: list[str] | None = None,
+    texts: Mapping[str, str] | None = None,
+    save_function: Callable[..., Any] | None = None,
+) -> SaveReport:
+    """Writes a mapping of names to tensors.
+
+    Raises:
+        SaveError: a value is no dense tensor, or has no memory; or the system refused.
+    """
+    tensors = [describe(name, tensor) for name, tensor in state.items()]
+    write = None
+    if save_function is not None:
+
+        def write(names: list[str], path: Path) -> None:
+            save_function({name: state[name] for name in names}, str(path))
+
+    return saving.save(
+        directory,
+        tensors,
+        lambda name: bytes_of(state[name]),
+        options,
+        secondary=secondary or (),
+        texts=texts,
+        save_function=write,
+    )
+
+
+def describe(name: str, tensor: Any) -> Stored:
+    """What a save needs to know of a tensor.
+
+    Raises:
+        SaveError: it is no dense tensor, or it is on the meta device.
+    """
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise SaveError(f"cannot save {name}: a {kind} is no dense tensor", tensor=name)
+    if tensor.is_meta:
+        raise SaveError(f"cannot save {name}: it is on the meta device and has no values", tensor=name)
+    extent = (
+        0 if tensor.numel() == 0 else 1 + sum((d - 1) * s for d, s in zip(tensor.shape, tensor.stride(), strict=True))
+    )
+    start = tensor.data_ptr() if extent else 0
+    # Addresses of different devices may be equal; the device sets them apart.
+    start += (hash(str(tensor.device)) & 0xFFFF) << 64 if tensor.device.type != "cpu" else 0
+    stop = start + extent * tensor.element_size()
+    return Stored(name, dtype_name(tensor.dtype), tuple(tensor.shape), start, stop, tensor.stride())

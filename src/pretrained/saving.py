@@ -1,0 +1,107 @@
+"""The story of a save, the same for every framework: plan, write beside, commit, report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ._types import PathLike
+from .checkpoint.commit import Stage
+from .checkpoint.disk import run
+from .checkpoint.formats import safetensors
+from .checkpoint.formats.safetensors import Outgoing
+from .checkpoint.index import dump_index
+from .checkpoint.plan_save import SavePlan, Stored, plan_save
+from .errors import SaveError
+from .options import SaveOptions, parse_size
+from .report import SaveReport
+
+__all__ = ["save"]
+
+logger = logging.getLogger(__name__)
+
+_RESERVED_METADATA = frozenset({"format"})
+
+
+def save(
+    directory: PathLike,
+    tensors: Sequence[Stored],
+    data_of: Callable[[str], Any],
+    options: SaveOptions,
+    *,
+    secondary: Iterable[str] = (),
+    texts: Mapping[str, str] | None = None,
+    framework: str = "pt",
+    save_function: Callable[[list[str], Path], None] | None = None,
+) -> SaveReport:
+    """Writes a checkpoint into a folder. At every instant the folder holds the old one or the new one.
+
+    Args:
+        directory: made if it is not there.
+        tensors: what there is to write, tied names included.
+        data_of: name → the tensor's bytes as a buffer; called once a tensor, when its turn comes.
+        options: shard size, variant, durability.
+        secondary: names that are not written when their memory has another.
+        texts: further files, name → content (config.json and its like).
+        framework: noted in the files.
+        save_function: writes one file in place of our writer: (names, path).
+
+    Raises:
+        SaveError: nothing was saved; what was there is as it was. CheckpointBusyError: someone else is saving there.
+        InvalidOptionError: max_shard_size is no size.
+    """
+    limit = parse_size(options.max_shard_size)
+    path = Path(directory)
+    if path.exists() and not path.is_dir():
+        raise SaveError(f"cannot save to {path}: it is a file, not a folder", path=path)
+    with Stage(path, durable=options.durable) as stage:
+        present = [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
+        plan = plan_save(tensors, max_shard_size=limit, variant=options.variant, secondary=secondary, present=present)
+        report = SaveReport(removed=plan.stale, tied=plan.aliases, total_size=plan.total_size)
+        paths = {name: stage.path(name) for name in plan.shards}
+        _write_shards(plan, paths, data_of, framework, save_function)
+        report.files = {name: target.stat().st_size for name, target in paths.items()}
+        for name, text in _text_files(plan, texts or {}).items():
+            stage.path(name).write_bytes(text)
+            report.files[name] = len(text)
+        for name in plan.stale:
+            stage.remove(name)
+        stage.commit()
+    logger.info("saved %d bytes of tensors to %s in %d files", plan.total_size, path, len(plan.shards))
+    return report
+
+
+def _write_shards(
+    plan: SavePlan,
+    paths: Mapping[str, Path],
+    data_of: Callable[[str], Any],
+    framework: str,
+    save_function: Callable[[list[str], Path], None] | None,
+) -> None:
+    def write(name: str) -> None:
+        shard = plan.shards[name]
+        if save_function is not None:
+            save_function([tensor.name for tensor in shard], paths[name])
+            return
+        metadata = {"format": framework, **_alias_notes(plan, shard)}
+        outgoing = [Outgoing(t.name, t.dtype, t.shape, lambda t=t: data_of(t.name)) for t in shard]  # type: ignore[misc]
+        safetensors.write(paths[name], outgoing, metadata)
+
+    # One file is one lock in the kernel, so a second thread only helps where there is a second file.
+    run(write, list(plan.shards))
+
+
+def _alias_notes(plan: SavePlan, shard: Sequence[Stored]) -> dict[str, str]:
+    """Names of the same memory that are not written, for a reader whose model does not tie them by itself."""
+    here = {tensor.name for tensor in shard}
+    return {alias: kept for alias, kept in plan.aliases.items() if kept in here and alias not in _RESERVED_METADATA}
+
+
+def _text_files(plan: SavePlan, texts: Mapping[str, str]) -> dict[str, bytes]:
+    files = {name: text.encode("utf-8") for name, text in texts.items()}
+    if plan.index_name is not None:
+        files[plan.index_name] = dump_index(plan.weight_map, {"total_size": plan.total_size})
+    return files

@@ -1,0 +1,85 @@
+"""Tiny configs, about twenty lines a family, and the cases of tests/reference/*_heads."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from pretrained.models.bert.configuration_bert import BertConfig
+from pretrained.models.llama.configuration_llama import LlamaConfig
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+
+
+def tiny_bert(**changes: Any) -> BertConfig:
+    settings = {
+        "vocab_size": 71,
+        "hidden_size": 24,
+        "intermediate_size": 30,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 20,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return BertConfig(**settings | changes)
+
+
+def tiny_llama(**changes: Any) -> LlamaConfig:
+    settings = {
+        "vocab_size": 61,
+        "hidden_size": 24,
+        "intermediate_size": 30,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "max_position_embeddings": 32,
+        "initializer_range": 0.15,
+        "pad_token_id": 0,
+        "attn_implementation": "eager",
+    }
+    return LlamaConfig(**settings | changes)
+
+
+def find_class(family: str, name: str) -> type:
+    declared = import_module(f"pretrained.models.{family}.family").FAMILY
+    places = [place.split(":") for place in declared.pt.values()]
+    module = next(module for module, found in places if found == name)
+    return getattr(import_module(f"pretrained.models.{family}.{module}"), name)
+
+
+def load_arrays(path: Path) -> dict[str, torch.Tensor]:
+    with np.load(path) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+
+
+def run_case(family: str, folder: str, case: str, attention: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Output of one case, and what was expected of it."""
+    described = json.loads((REFERENCE / folder / "cases.json").read_text())
+    spec, inputs = described["cases"][case], load_arrays(REFERENCE / folder / "inputs.npz")
+    config_class = BertConfig if family == "bert" else LlamaConfig
+    config = config_class.from_dict(described["base"] | spec.get("config", {}) | {"attn_implementation": attention})
+    model = find_class(family, spec["class"])(config).eval()
+    weights = load_file(REFERENCE / folder / "model.safetensors")
+    prefix = f"{model.base_model_prefix}."
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # one that is tied comes once
+            parameter.copy_(weights[next(key for key in (name, prefix + name, f"{case}|{name}") if key in weights)])
+    given = {k: inputs[v[1:]] if isinstance(v, str) else v for k, v in spec["inputs"].items()}
+    with torch.no_grad():
+        output = model(**given, **({"use_cache": False} if family == "llama" else {}))
+    everything = load_arrays(REFERENCE / folder / "expected.npz")
+    return output, {name.split("/")[1]: value for name, value in everything.items() if name.startswith(f"{case}/")}
+
+
+def pick(output: Any, name: str) -> torch.Tensor:
+    """`logits`, or `attentions.0`, of an output."""
+    field, _, index = name.partition(".")
+    return output[field][int(index)] if index else output[field]
