@@ -304,7 +304,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "metadata twice": (pack('{"__metadata__":{},"__metadata__":{}}'), "__metadata__ appears twice"),
     "metadata twice, escaped": (pack('{"__metadata__":{},"__metadata\\u005f_":{}}'), "__metadata__ appears twice"),
     "metadata key twice": (pack('{"__metadata__":{"a":"b","\\u0061":"c"}}'), "the key 'a' appears twice"),
-    "metadata like a tensor": (pack('{"__metadata__":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'), "__metadata__"),
+    "metadata like a tensor": (pack('{"__metadata__":' + field("U8", [0], [0, 0]).replace(" ", "") + "}"), "__metadata__"),
     "metadata of half a pair": (pack('{"__metadata__":{"a":"\\udfff"}}'), "half of a surrogate pair"),
     "metadata unfinished": (pack('{"__metadata__":{"a":"b"'), "',' or '}' should stand here"),
 }  # fmt: skip

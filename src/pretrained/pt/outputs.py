@@ -62,7 +62,7 @@ class ModelOutput(dict[str, Any]):
         )
 
     def __post_init__(self) -> None:
-        names = [field.name for field in fields(self)]
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
         first = self.__dict__.get(names[0])
         if first is None or isinstance(first, Tensor) or any(name in self for name in names[1:]):
             return
@@ -96,7 +96,7 @@ class ModelOutput(dict[str, Any]):
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(f"{type(self).__name__} has the fields of its class: assign to one, or convert it with dict(…)")
 
-    __delitem__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __delitem__ = clear = pop = popitem = setdefault = update = _refuse
 
 
 def _rebuild(cls: type[ModelOutput], items: dict[str, Any]) -> ModelOutput:

