@@ -28,8 +28,8 @@ class Backend(Sink, Protocol):
     def bind(self, model: Any, values: Mapping[str, Any]) -> None:
         """Puts arrays in the places of parameters, under all their names. Cannot fail half way."""
 
-    def finish(self, model: Any, policy: DtypePolicy) -> None:
-        """Whatever makes the model ready: eval mode, dtypes noted; checks that nothing is left without memory."""
+    def finish(self, model: Any, policy: DtypePolicy, renamed: Mapping[str, str]) -> None:
+        """Whatever makes the model ready: eval mode, nothing left without memory; `renamed` is for the way back."""
 
     def describe(self, array: Any) -> tuple[Shape, str] | None:
         """(shape, dtype name) of an array of the framework or of numpy; None if it is no array."""

@@ -35,7 +35,7 @@ __all__ = ["CONFIG_NAME", "PreTrainedConfig", "PretrainedConfig", "config_keys",
 CONFIG_NAME = "config.json"
 
 # A config file may not decide what code runs or what the process does: these are the caller's to say.
-_REFUSED_KEYS = frozenset({"trust_remote_code", "code_revision", "_attn_implementation_internal", "_commit_hash"})
+_REFUSED_KEYS = frozenset({"trust_remote_code", "code_revision", "attn_implementation"})
 
 
 class PretrainedConfig:
@@ -89,7 +89,7 @@ class PretrainedConfig:
     def __init__(self, **kwargs: Any) -> None:
         dtype = kwargs.get("torch_dtype", kwargs.get("dtype"))
         labels = {name: kwargs.get(name) for name in ("num_labels", "id2label", "label2id")}
-        given = {k: v for k, v in kwargs.items() if k not in ("torch_dtype", *labels) and k not in _REFUSED_KEYS}
+        given = {k: v for k, v in kwargs.items() if k not in ("torch_dtype", *labels)}
         given["dtype"] = _dtype_name(dtype)
         self._name_or_path = str(given.pop("name_or_path", given.pop("_name_or_path", "")) or "")
         self._commit_hash: str | None = None
@@ -215,7 +215,7 @@ class PretrainedConfig:
             ConfigError: a value has the wrong type or is out of range; names the key.
         """
         unused = {k: v for k, v in kwargs.items() if k != "return_unused_kwargs"}
-        values = {k: from_json_value(v) for k, v in config_dict.items() if k not in _REFUSED_KEYS}
+        values = {k: from_json_value(v) for k, v in config_dict.items() if _is_plain_key(k)}
         table = fields_of(cls)
         for name in [name for name in unused if cls.attribute_map.get(name, name) in table or name in values]:
             values[name] = unused.pop(name)
@@ -358,6 +358,11 @@ def read_config_dict(snapshot: Snapshot) -> dict[str, Any]:
     if snapshot.folder is not None and path == snapshot.folder / CONFIG_NAME:
         path = safe_join(snapshot.folder, CONFIG_NAME)
     return read_json(path, error=ConfigError)
+
+
+def _is_plain_key(key: str) -> bool:
+    """Whether a file may set this key: a private one, or one that decides what code runs, is the caller's to set."""
+    return key == "_name_or_path" or not (key.startswith("_") or key in _REFUSED_KEYS)
 
 
 def _checked_labels(table: Any, key: str) -> dict[Any, Any]:

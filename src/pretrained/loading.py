@@ -30,6 +30,7 @@ __all__ = ["Choose", "Stopwatch", "build_plan", "load", "load_weights", "read_co
 
 logger = logging.getLogger(__name__)
 
+_MAX_EMPTY_LAYERS = 512  # layers that a model may have whatever the checkpoint holds
 _ATTEMPTS = 3  # a folder that is saved to over and over is given up on
 
 
@@ -110,6 +111,7 @@ def _load_once(
     if snapshot is not None and _config_stamp(snapshot) != before:
         raise CheckpointChangedError(f"{snapshot.name} was replaced while it was being loaded", path=snapshot.name)
     report.source = snapshot.name if snapshot is not None else str(MEMORY)
+    config.dtype = report.dtype
     if snapshot is not None and snapshot.commit:
         config._commit_hash = snapshot.commit
     return model, report
@@ -146,8 +148,9 @@ def load_weights(
             raise MismatchError(f"{plan.source}: " + "; ".join(plan.conflicts), path=plan.source)
     with watch.time("bind"):
         backend.bind(model, loaded.values)
-        backend.finish(model, policy)
+        backend.finish(model, policy, plan.renamed)
     report = _report_of(plan, loaded, watch.seconds)
+    report.dtype = policy.default
     _log(report)
     return report
 
@@ -263,9 +266,9 @@ def _find_weights(snapshot: Snapshot | None, options: LoadOptions, backend: Back
 
 
 def _check_plausible(config: Any, weights: Weights) -> None:
-    """A layer has at least one tensor; a config that asks for more layers than that is not built at all."""
+    """A layer has at least one tensor; a config that asks for many more layers than that is not built at all."""
     layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > max(len(weights.entries), 1):
+    if isinstance(layers, int) and layers > max(len(weights.entries), _MAX_EMPTY_LAYERS):
         raise ConfigError(
             f"config key 'num_hidden_layers' is {layers}, and {_name_of(weights)} holds {len(weights.entries)} tensors",
             key="num_hidden_layers",

@@ -46,7 +46,7 @@ class LoadReport(Mapping[str, Any]):
         bytes_read: bytes that were copied out of files.
         bytes_mapped: bytes that are used where they lie in the file.
         seconds: seconds each stage took.
-        source: what was loaded. model: the class it became.
+        source: what was loaded. model: the class it became. dtype: what its floating parameters have, unless told apart.
     """
 
     missing_keys: Keys = field(default_factory=Keys)
@@ -60,6 +60,7 @@ class LoadReport(Mapping[str, Any]):
     seconds: dict[str, float] = field(default_factory=dict)
     source: str = ""
     model: str = ""
+    dtype: str = ""
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.__dataclass_fields__:

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -274,11 +274,10 @@ def kill_randomly(tally: Tally, base: Path, runs: int, how: Save = save) -> None
     for run in range(runs):
         scenario = SCENARIOS[run // 2 % len(SCENARIOS)]
         exchange = run % 2 == 0
-        key = (scenario.name, exchange)
-        if key not in lengths:
-            lengths[key] = time_save(scenario, prepare(scenario, base), exchange, how, None)
+        if run < 2 * len(SCENARIOS):
+            lengths[scenario.name, exchange] = time_save(scenario, prepare(scenario, base), exchange, how, None)
         folder = prepare(scenario, base)
-        delay = random.uniform(0, 1.2 * lengths[key])
+        delay = random.uniform(0, 1.2 * lengths[scenario.name, exchange])
         time_save(scenario, folder, exchange, how, delay)
         check(tally, "random kills", scenario, folder, f"after {delay:.4f} s", by_save=run % 3 == 0)
 
@@ -304,17 +303,11 @@ def time_save(scenario: Scenario, folder: Path, exchange: bool, how: Save, delay
     return time.perf_counter() - began
 
 
-def break_once(point: int, code: int) -> Act:
+def breaking(point: int, code: int, kind: str) -> Act:
+    spared = (*LOOKS, *REMOVALS) if kind == "for good but looking and removing" else ()
+
     def act(count: int, name: str) -> None:
-        if count == point:
-            raise OSError(code, os.strerror(code), f"<{name}>")
-
-    return act
-
-
-def break_for_good(point: int, code: int, spared: tuple[str, ...] = ()) -> Act:
-    def act(count: int, name: str) -> None:
-        if count >= point and name not in spared:
+        if count == point if kind == "once" else count >= point and name not in spared:
             raise OSError(code, os.strerror(code), f"<{name}>")
 
     return act
@@ -359,21 +352,17 @@ def break_everywhere(
     base: Path,
     *,
     exchange: bool,
-    scenarios: tuple[Scenario, ...] = SCENARIOS,
-    codes: tuple[int, ...] = FAULTS,
+    scenarios: Sequence[Scenario] = SCENARIOS,
+    codes: Sequence[int] = FAULTS,
 ) -> None:
-    """Every operation fails, with every code: once, for good, and for good but for reading and removing."""
+    """Every operation fails, with every code: once, for good, and for good but for looks and removals."""
     mode = "exchange" if exchange else "redo log"
     for scenario in scenarios:
-        for kind in ("once", "for good", "for good but reading and removing"):
+        for kind in ("once", "for good", "for good but looking and removing"):
             for code in codes:
                 for point in range(1, num_operations(scenario, base, exchange=exchange) + 1):
                     folder = prepare(scenario, base)
-                    if kind == "once":
-                        act = break_once(point, code)
-                    else:
-                        act = break_for_good(point, code, (*LOOKS, *REMOVALS) if "removing" in kind else ())
-                    tidy = kind != "for good"
+                    act, tidy = breaking(point, code, kind), kind != "for good"
                     right, words = judge_fault(scenario, folder, act, exchange=exchange, tidy=tidy)
                     words = f"{scenario.name}, operation {point} fails {kind} with {errno.errorcode[code]}: {words}"
                     tally.note(f"error at every operation, {mode}", right, words)
@@ -388,13 +377,12 @@ def num_operations(scenario: Scenario, base: Path, *, exchange: bool) -> int:
 
 
 def has_exchange(base: Path) -> bool:
-    for name in "ab":
-        (base / name).mkdir(parents=True)
-    try:
+    (base / "a").mkdir(parents=True)
+    (base / "b").mkdir()
+    with suppress(OSError):
         commit_exchange.swap(base / "a", base / "b")
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def main() -> int:

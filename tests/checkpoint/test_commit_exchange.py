@@ -12,7 +12,7 @@ import pytest
 from pretrained.checkpoint import commit_exchange, commit_lock
 from pretrained.checkpoint.commit import Stage, recover
 from pretrained.checkpoint.commit_exchange import swap, twin_of
-from pretrained.checkpoint.commit_log import LOCK
+from pretrained.checkpoint.commit_log import LOCK, RECORD
 
 Event = Callable[[], None]
 
@@ -221,10 +221,13 @@ def test_what_others_do_while_the_screen_is_up(folder: Path, swaps: Swaps, excha
         (folder / "notes").unlink()
         (folder / "notes").write_text("replaced meanwhile")
 
+    seen: list[dict[str, str]] = []
     swaps.after[1] = act
+    swaps.after[2] = lambda: seen.append(content(folder))
     swaps.failing = frozenset(failing)
     save(folder)
     if exchanges:
+        assert seen == ([] if failing else [content(folder)]), "what is there never vanishes in between"
         assert content(folder) == {**NEW, "log": "made meanwhile", "notes": "replaced meanwhile"}
         assert (folder / "events" / "x").read_text() == "in a folder"
     assert is_tidy(folder)
@@ -307,6 +310,17 @@ def test_dead_with_the_screen_up(folder: Path, swaps: Swaps, exchanges: bool, mo
     assert recover(folder) == {}
     assert content(folder) == {**NEW, "log": "made after the crash", "notes": "replaced after the crash"}
     assert folder.stat().st_ino == inode
+    assert is_tidy(folder)
+
+
+def test_twin_whose_record_is_lost(
+    folder: Path, swaps: Swaps, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(folder, swaps, monkeypatch)
+    if exchanges:
+        (twin_of(folder) / RECORD).unlink()
+    recover(folder)
+    assert content(folder) == NEW
     assert is_tidy(folder)
 
 

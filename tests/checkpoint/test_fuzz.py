@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -204,9 +205,10 @@ def test_any_bytes_at_all(folder: Path, raw: bytes, magic: bytes) -> None:
     kind = recognise(magic + raw)
     assert kind is None or kind.isprintable()
     compare(path, magic + raw)
-    for read in (read_json, read_index):
-        with pytest.raises(PretrainedError, match=r"any\.safetensors"):
-            read(path)
+    with contextlib.suppress(PretrainedError):
+        assert isinstance(read_json(path), dict)
+    with pytest.raises(PretrainedError, match=r"any\.safetensors"):
+        read_index(path)
 
 
 JSON = st.recursive(

@@ -267,6 +267,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 # -- damaged files --------------------------------------------------------------------------------------------------
 
 GOOD = one(field())
+METADATA = "__metadata__"
 EIGHT = bytes(8)
 
 DAMAGED: dict[str, tuple[bytes, str]] = {
@@ -304,7 +305,8 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "metadata twice": (pack('{"__metadata__":{},"__metadata__":{}}'), "__metadata__ appears twice"),
     "metadata twice, escaped": (pack('{"__metadata__":{},"__metadata\\u005f_":{}}'), "__metadata__ appears twice"),
     "metadata key twice": (pack('{"__metadata__":{"a":"b","\\u0061":"c"}}'), "the key 'a' appears twice"),
-    "metadata like a tensor": (pack('{"__metadata__":' + field("U8", [0], [0, 0]).replace(" ", "") + "}"), "__metadata__"),
+    "metadata like a tensor": (pack('{"__metadata__":' + field("U8", [0], [0, 0]) + "}"), "__metadata__"),
+    "metadata like a tensor, compact": (pack(one(field("U8", [0], [0, 0]), METADATA).replace(" ", "")), METADATA),
     "metadata of half a pair": (pack('{"__metadata__":{"a":"\\udfff"}}'), "half of a surrogate pair"),
     "metadata unfinished": (pack('{"__metadata__":{"a":"b"'), "',' or '}' should stand here"),
 }  # fmt: skip
@@ -437,13 +439,17 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsFormatError, match="goes on after its last brace"):
         read_header(path)
     monkeypatch.setattr(safetensors_header, "MAX_TENSORS", 2)
-    empty = field("U8", [0], [0, 0])
-    assert "more than 2 tensors" in str(
-        refuse(path, pack(f'{{"a":{empty},"b":{empty},"c":{empty}}}'), ResourceLimitError)
-    )
     monkeypatch.setattr(safetensors_header, "MAX_METADATA", 2)
-    error = refuse(path, pack('{"__metadata__":{"a":"","b":"","c":""}}'), ResourceLimitError)
-    assert "more than 2 keys of metadata" in str(error)
+    monkeypatch.setattr(safetensors_header, "MAX_SLOW", 1)
+    empty = field("U8", [0], [0, 0])
+    unusual = empty.replace(":", " :")
+    for header, reason in [
+        (f'{{"a":{empty},"b":{empty},"c":{empty}}}', "more than 2 tensors"),
+        (f'{{"a":{empty},"b":{empty},"c":{empty},"d":{empty}}}', "more than 2 tensors"),
+        (f'{{"a":{unusual},"b":{unusual}}}', "more than 1 tensors"),
+        ('{"__metadata__":{"a":"","b":"","c":""}}', "more than 2 keys of metadata"),
+    ]:
+        assert reason in str(refuse(path, pack(header), ResourceLimitError))
 
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:

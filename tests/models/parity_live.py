@@ -134,7 +134,10 @@ def extra_config(name: str) -> dict[str, Any]:
     return {"is_decoder": True, "add_cross_attention": True} if name == "BertLMHeadModel" else {}
 
 
-def compare(family: str, rng: random.Random, peer: str, worst: dict[tuple[str, str, str], float]) -> None:
+def compare(
+    family: str, rng: random.Random, peer: str, worst: dict[tuple[str, str, str], float], spoil: float = 0.0
+) -> None:
+    """Adds one random config of a family to `worst`. `spoil` changes our weights after the peer has its copy."""
     from tiny import find_class
 
     from pretrained.models.bert.configuration_bert import BertConfig
@@ -156,6 +159,10 @@ def compare(family: str, rng: random.Random, peer: str, worst: dict[tuple[str, s
             weights = dict(model.named_parameters())
             save_file({k: v.detach().contiguous() for k, v in weights.items()}, f"{folder}/{name}.safetensors")
             save_file(inputs, f"{folder}/{name}.inputs.safetensors")
+            with torch.no_grad():
+                next(p for n, p in model.named_parameters() if n.endswith(("query.weight", "q_proj.weight"))).add_(
+                    spoil
+                )
             for attention in ("eager", "sdpa"):
                 model.config._attn_implementation = attention
                 more = {"output_hidden_states": True} | ({"output_attentions": True} if attention == "eager" else {})
@@ -176,6 +183,9 @@ def compare(family: str, rng: random.Random, peer: str, worst: dict[tuple[str, s
             assert value.shape == theirs.shape, (key, value.shape, theirs.shape)
             if family == "llama" and value.shape[:2] == seen.shape:
                 value, theirs = value[seen], theirs[seen]
+            # max() drops a NaN without a word, and two NaNs would pass for agreement.
+            assert torch.isfinite(value).all(), f"{key}: ours is not finite"
+            assert torch.isfinite(theirs).all(), f"{key}: theirs is not finite"
             gap = (value - theirs).abs().max().item()
             worst[name, attention, field] = max(worst[name, attention, field], gap)
 
@@ -185,6 +195,7 @@ def main() -> None:
     parser.add_argument("--peer", required=True)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--spoil", type=float, default=0.0, help="added to one query weight: differences must show")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     rng = random.Random(arguments.seed)
@@ -192,7 +203,7 @@ def main() -> None:
     worst: dict[tuple[str, str, str], float] = defaultdict(float)
     for _ in range(arguments.rounds):
         for family in ("bert", "llama"):
-            compare(family, rng, arguments.peer, worst)
+            compare(family, rng, arguments.peer, worst, arguments.spoil)
     for (name, attention, field), gap in sorted(worst.items()):
         print(f"{name:32} {attention:6} {field:26} {gap:.1e}")
 

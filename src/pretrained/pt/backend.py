@@ -32,6 +32,7 @@ class TorchBackend:
 
     def __init__(self, build: Callable[[], nn.Module] | None = None) -> None:
         self._build = build
+        self._is_fresh = False
         self._groups: Groups = {}
         self._undo: list[tuple[Slot, torch.Tensor]] = []
 
@@ -40,6 +41,7 @@ class TorchBackend:
     def skeleton(self, build: Callable[[], Any]) -> Any:
         """The model with its uninitialised parameters on the meta device."""
         self._build = build
+        self._is_fresh = True
         return build_skeleton(build)
 
     def params(self, model: Any) -> Sequence[ParamSpec]:
@@ -48,14 +50,18 @@ class TorchBackend:
             self._groups = collect_slots(model)
         has_ties = any(len(group) > 1 for group in self._groups.values())
         specs = specs_of(self._groups, tied_names(model) if has_ties else ())
-        self._groups = {spec.name: group for spec, group in zip(specs, self._groups.values(), strict=True)}
+        # The parameter's own name first: that place is the one that is initialised, the others follow it.
+        self._groups = {
+            spec.name: sorted(group, key=lambda place, own=spec.name: place[0] != own)  # type: ignore[misc]
+            for spec, group in zip(specs, self._groups.values(), strict=True)
+        }
         return specs
 
     def initialise(self, model: Any, specs: Sequence[ParamSpec], policy: DtypePolicy) -> None:
         """Gives what the checkpoint lacks the values of a freshly built model; real values that are there stay."""
         groups = {spec.name: self._groups[spec.name] for spec in specs}
         self._undo = [(slot, slot.tensor) for group in groups.values() for _, slot in group]
-        initialise(model, groups, self._build)
+        initialise(model, groups, self._build, is_fresh=self._is_fresh)
         for spec in specs:
             tensor = groups[spec.name][0][1].tensor
             dtype = torch_dtype(policy.dtype_of(spec.name)) if is_floating(spec.dtype) else tensor.dtype
@@ -83,9 +89,11 @@ class TorchBackend:
         for _, slot in group:
             slot.put(new)
 
-    def finish(self, model: Any, policy: DtypePolicy) -> None:
-        """Eval mode; buffers that are still on the meta device are computed."""
+    def finish(self, model: Any, policy: DtypePolicy, renamed: Mapping[str, str]) -> None:
+        """Eval mode; buffers that are still on the meta device are computed; names that a save writes again are kept."""
         fill_buffers(model, self._build)
+        if renamed:
+            model._loaded_names = dict(renamed)
         model.eval()
 
     # Arrays

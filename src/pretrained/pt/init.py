@@ -43,37 +43,45 @@ def _post_order(module: nn.Module, owner: Any) -> Iterable[tuple[nn.Module, Any]
     yield module, owner
 
 
-def initialise(model: nn.Module, groups: Groups, build: Callable[[], nn.Module] | None) -> None:
-    """Real values for the parameters of `groups` that are on the meta device.
+def initialise(
+    model: nn.Module, groups: Groups, build: Callable[[], nn.Module] | None, *, is_fresh: bool = True
+) -> None:
+    """Initial values for the parameters of `groups`: what a freshly built model has.
+
+    In a live model (`is_fresh` False) what is real keeps its value and only what is on the meta device gets one.
 
     Everything that is to come from the checkpoint must still be on the meta device: writing to that does nothing, so
     `_init_weights` can be called as it is, on whole modules of which only one parameter is missing.
     """
     pending = {name: group for name, group in groups.items() if group[0][1].tensor.is_meta}
-    if not pending:
+    if not pending and not is_fresh:
         return
+    # Of tied places only the first becomes real yet: the layer at another would fill it in its own way afterwards.
     for group in pending.values():
-        _materialise(group)
-    owners = {id(slot.module) for group in pending.values() for _, slot in group}
+        _materialise(group[0][1])
+    empty = {id(group[0][1].module) for group in pending.values()}
+    owners = {id(group[0][1].module) for group in groups.values()} if is_fresh else empty
     with torch.no_grad():
         for module, owner in _containing(model, owners, None)[1]:
-            if id(module) in owners:
+            if id(module) in empty:
                 _reset(module)
             if owner is not None:
                 owner._init_weights(module)
     untouched = {name: group for name, group in pending.items() if _is_untouched(group[0][1].tensor)}
     if untouched:
         _copy_from_fresh(untouched, build)
+    for group in pending.values():
+        for _, slot in group[1:]:
+            slot.put(group[0][1].tensor)
 
 
-def _materialise(group: list[tuple[str, Slot]]) -> None:
-    old = group[0][1].tensor
+def _materialise(slot: Slot) -> None:
+    old = slot.tensor
     memory = torch.empty(old.shape, dtype=old.dtype, device="cpu")
     _mark_untouched(memory)
-    new: torch.Tensor = memory if group[0][1].is_buffer else nn.Parameter(memory, requires_grad=old.requires_grad)
+    new: torch.Tensor = memory if slot.is_buffer else nn.Parameter(memory, requires_grad=old.requires_grad)
     new.__dict__.update(old.__dict__)
-    for _, slot in group:
-        slot.put(new)
+    slot.put(new)
 
 
 def _mark_untouched(tensor: torch.Tensor) -> None:

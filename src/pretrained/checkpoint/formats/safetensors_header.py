@@ -20,6 +20,7 @@ __all__ = ["DTYPES", "MAX_HEADER", "MAX_TENSORS", "METADATA", "HeaderFlawError",
 MAX_HEADER = 100_000_000
 MAX_TENSORS = 1_000_000
 METADATA = "__metadata__"
+MAX_SLOW = 200_000  # of them may be spelled in a way that takes several times as long to parse
 MAX_METADATA = 100_000  # keys
 MAX_DIMS = 64
 MAX_COUNT = 2**63 - 1
@@ -53,13 +54,13 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 # A tensor as nearly every writer puts it; anything else takes the slow road. The name has no escapes and no control
 # characters; the digits are those of a JSON number; a shape is checked where it is parsed, once per distinct text.
 _TENSOR = re.compile(
-    r' ?"([^"\\\x00-\x1f\x7f-\x9f]*)": ?\{"dtype": ?"([A-Z0-9_]+)", ?"shape": ?\[([0-9, ]*)\], ?'
+    r' ?"([^"\\\x00-\x1f\x7f-\x9f]{0,1024})": ?\{"dtype": ?"([A-Z0-9_]{1,16})", ?"shape": ?\[([0-9, ]{0,2048})\], ?'
     r'"data_offsets": ?\[(0|[1-9][0-9]{0,18}), ?(0|[1-9][0-9]{0,18})\]\}([,}])'
 )
 # The same from writers that sort the fields by name.
 _SORTED = re.compile(
-    r' ?"([^"\\\x00-\x1f\x7f-\x9f]*)": ?\{"data_offsets": ?\[(0|[1-9][0-9]{0,18}), ?(0|[1-9][0-9]{0,18})\], ?'
-    r'"dtype": ?"([A-Z0-9_]+)", ?"shape": ?\[([0-9, ]*)\]\}([,}])'
+    r' ?"([^"\\\x00-\x1f\x7f-\x9f]{0,1024})": ?\{"data_offsets": ?\[(0|[1-9][0-9]{0,18}), ?(0|[1-9][0-9]{0,18})\], ?'
+    r'"dtype": ?"([A-Z0-9_]{1,16})", ?"shape": ?\[([0-9, ]{0,2048})\]\}([,}])'
 )
 _ANY_SPACE = re.compile(r"[ \t\r\n]*")
 _MINUS = re.compile(r"[\[, \t\r\n]-")
@@ -101,7 +102,9 @@ def parse_header(text: str, file: Path, data_start: int, size: int) -> tuple[dic
     entries: dict[str, Entry] = {}
     metadata: dict[str, str] | None = None
     layouts: dict[tuple[str, str], _Layout] = {}
-    position, expected, is_ordered = 1, data_start, True
+    position, expected, is_ordered, slow = 1, data_start, True, 0
+    if text.count('"data_offsets"') > MAX_TENSORS + 1:
+        raise HeaderFlawError(f"more than {MAX_TENSORS} tensors", limit=MAX_TENSORS)
     mark = ","
     if text.startswith("}", after := _skip_space(text, 1)):
         mark, position = "}", after + 1
@@ -121,6 +124,7 @@ def parse_header(text: str, file: Path, data_start: int, size: int) -> tuple[dic
                 metadata, position = _parse_metadata(text, position)
                 mark, position = _parse_mark(text, position)
                 continue
+            slow += 1
             dtype, dims, first, last, position = _parse_fields(text, position, name)
             mark, position = _parse_mark(text, position)
         layout = layouts.get((dtype, dims))
@@ -135,8 +139,9 @@ def parse_header(text: str, file: Path, data_start: int, size: int) -> tuple[dic
         if begin != expected:
             is_ordered = False
         expected = end
-        if len(entries) > MAX_TENSORS:
-            raise HeaderFlawError(f"more than {MAX_TENSORS} tensors", limit=MAX_TENSORS)
+        if len(entries) > MAX_TENSORS or slow > MAX_SLOW:
+            limit = MAX_SLOW if slow > MAX_SLOW else MAX_TENSORS
+            raise HeaderFlawError(f"more than {limit} tensors", limit=limit)
     if _skip_space(text, position) != len(text):
         raise HeaderFlawError("the header goes on after its last brace", position=position)
     if METADATA in entries:
@@ -251,13 +256,15 @@ def _layout_of(dtype: str, dims: str, name: str, position: int) -> _Layout:
     if dims.count(",") >= MAX_DIMS or len(dims) > MAX_FIELDS:
         raise HeaderFlawError(f"more than {MAX_DIMS} dimensions, or impossible ones", name, position)
     try:
-        shape = tuple(json.loads(f"[{dims}]"))
+        shape = tuple(_DECODER.raw_decode(f"[{dims}]")[0])
     except ValueError:
         raise HeaderFlawError("shape is not a list of integers", name, position) from None
     # A zero must not hide what the other dimensions come to: frameworks multiply them in 64 bits.
-    if count_elements(tuple(dim for dim in shape if dim)) * BITS[known] > 8 * MAX_COUNT:
+    bits = count_elements(tuple(filter(None, shape))) * BITS[known]
+    if bits > 8 * MAX_COUNT:
         raise HeaderFlawError("the shape is larger than any memory", name, position)
-    bits = count_elements(shape) * BITS[known]
+    if 0 in shape:
+        bits = 0
     if bits % 8:
         raise HeaderFlawError(f"{bits} bits of {dtype} are not whole bytes", name, position)
     return _Layout(known, shape, bits // 8)
