@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _CORE = {
     "PretrainedConfig": "configuration",
     "PreTrainedConfig": "configuration",
+    "GenerationConfig": "generation.config",
     "LoadReport": "report",
     "SaveReport": "report",
     "AutoConfig": "auto.classes",

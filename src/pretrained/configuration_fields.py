@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
@@ -38,7 +40,7 @@ def fields_of(cls: type) -> Mapping[str, Field]:
     """Declared fields of a config class, base fields first; a later class overrides an earlier one."""
     table: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
-        for name, annotation in vars(base).get("__annotations__", {}).items():
+        for name, annotation in inspect.get_annotations(base).items():
             if name.startswith("_") or "ClassVar" in str(annotation):
                 continue
             table[name] = Field(name, _kinds(annotation), getattr(cls, name, None))
@@ -83,13 +85,13 @@ def check_value(key: str, value: Any, field: Field, *, positive: bool = False) -
         expected = " or ".join(field.kinds)
         raise ConfigError(f"config key {key!r} must be {expected}, found {type(value).__name__} {value!r:.80}", key=key)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        _check_number(key, value, positive)
+        _check_number(key, value, positive, is_count="float" not in field.kinds)
 
 
-def _check_number(key: str, value: float, positive: bool) -> None:
+def _check_number(key: str, value: float, positive: bool, is_count: bool) -> None:
     if positive and value <= 0:
-        raise ConfigError(f"config key {key!r} must be positive, found {value!r}", key=key)
-    if isinstance(value, int) and abs(value) > MAX_SIZE:
+        raise ConfigError(f"config key {key!r} must be positive, found {value!r:.80}", key=key)
+    if is_count and abs(value) > MAX_SIZE:
         raise ConfigError(f"config key {key!r} is {value!r:.80}: larger than any real model's ({MAX_SIZE})", key=key)
 
 
@@ -118,7 +120,7 @@ def from_json_value(value: Any) -> Any:
 
 def _special_float(text: Any) -> float:
     table = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
-    if text not in table:
+    if not isinstance(text, str) or text not in table:
         raise ConfigError(f'{{"__float__": {text!r:.40}}} is none of Infinity, -Infinity and NaN', key="__float__")
     return table[text]
 
@@ -135,6 +137,8 @@ def to_json_value(value: Any) -> Any:
         return sorted(to_json_value(v) for v in value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Real):  # numpy's numbers
+        return int(value) if isinstance(value, Integral) else to_json_value(float(value))
     to_dict = getattr(value, "to_dict", None)
     if callable(to_dict):
         return to_dict()

@@ -25,6 +25,8 @@ Each is also the builtin that people catch today. The data of a message is on th
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -50,10 +52,13 @@ __all__ = [
 
 MAX_MESSAGE = 2000  # bytes; names in a message may come from a hostile file
 
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
+
 
 def printable(text: object, limit: int = MAX_MESSAGE) -> str:
-    """`text` as one may print it: control characters escaped, at most `limit` bytes of UTF-8."""
+    """`text` as one may print it: control characters escaped, no hub token, at most `limit` bytes of UTF-8."""
     escaped = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
+    escaped = _TOKEN.sub("hf_…", escaped)
     raw = escaped.encode("utf-8", "backslashreplace")
     if len(raw) <= limit:
         return raw.decode("utf-8")
@@ -83,7 +88,7 @@ class PretrainedError(Exception):
         text = printable(message)
         super().__init__(text)
         self.message = text
-        self.path = None if path is None else str(path)
+        self.path = None if path is None else _TOKEN.sub("hf_…", str(path))
         self.tensor = tensor
         self.key = key
         self.reason = printable(reason) if reason is not None else text
@@ -93,14 +98,23 @@ class PretrainedError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def at(self, path: object) -> PretrainedError:
+        """This error, with the file it is about in its message and on it; unchanged if it names one."""
+        if self.path is None:
+            self.message = printable(f"{path}: {self.message}")
+            self.args = (self.message,)
+            self.path = _TOKEN.sub("hf_…", str(path))
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
-        own = {name: value for name, value in self.__dict__.items() if name != "fields"}
-        return (_rebuild, (type(self), own))
+        # ImportError keeps `path` in a slot of its own.
+        return (_rebuild, (type(self), {**self.__dict__, "path": self.path}))
 
 
 def _rebuild(cls: type[PretrainedError], state: dict[str, Any]) -> PretrainedError:
     error = cls(state["message"])
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 
@@ -123,6 +137,8 @@ class SourceError(PretrainedError, OSError):
 class HubError(SourceError):
     """The hub refused, or could not be reached. `status` is the HTTP status if there was one."""
 
+    status: int | None = None
+
 
 class ConfigError(PretrainedError, OSError, ValueError):
     """A config file, or one field of it, is not what it must be."""
@@ -130,6 +146,8 @@ class ConfigError(PretrainedError, OSError, ValueError):
 
 class WeightsFormatError(PretrainedError, OSError, ValueError):
     """A weight file is damaged, or is another kind of file. `offset` is the byte where that showed, if known."""
+
+    offset: int | None = None
 
 
 class TensorError(WeightsFormatError):
@@ -139,13 +157,23 @@ class TensorError(WeightsFormatError):
 class ShardIndexError(WeightsFormatError):
     """An index file is malformed, or its shards are missing or are not the ones it was written for."""
 
+    shard: str | None = None
+
 
 class IntegrityError(WeightsFormatError):
     """The bytes of a file are not the recorded ones. `expected` and `got` are the digests."""
 
+    expected: str | None = None
+    got: str | None = None
+
 
 class MismatchError(PretrainedError, RuntimeError, ValueError):
-    """Checkpoint and model do not fit: shapes differ, names are missing in strict mode, or nothing matches at all."""
+    """Checkpoint and model do not fit: shapes differ, names are missing in strict mode, or nothing matches at all.
+
+    `complaints` has every one of them, also those that the message has no room for.
+    """
+
+    complaints: Sequence[str] = ()
 
 
 class UntrustedPathError(PretrainedError, OSError, ValueError):
@@ -158,6 +186,8 @@ class UntrustedCodeError(PretrainedError, ValueError):
 
 class ResourceLimitError(PretrainedError, OSError, ValueError):
     """A file claims more than any honest file of its kind. `limit` is the bound that was passed."""
+
+    limit: int | None = None
 
 
 class CheckpointChangedError(PretrainedError, OSError):

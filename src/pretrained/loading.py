@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from .checkpoint.plan_load import LoadPlan, plan_load
 from .checkpoint.rules import rules_from_mapping
 from .checkpoint.tensors import FileStamp
 from .configuration import CONFIG_NAME, PretrainedConfig, config_keys, read_config_dict
-from .errors import CheckpointChangedError, ConfigError, MismatchError, OptionError
+from .errors import CheckpointChangedError, ConfigError, MismatchError, OptionError, PretrainedError
+from .generation.config import GenerationConfig, read_generation_config
 from .hub.ref import resolve
 from .options import LoadOptions, unknown_keyword
 from .report import Keys, LoadReport
@@ -31,7 +33,8 @@ __all__ = ["Choose", "Stopwatch", "build_plan", "load", "load_weights", "read_co
 logger = logging.getLogger(__name__)
 
 _MAX_EMPTY_LAYERS = 512  # layers that a model may have whatever the checkpoint holds
-_ATTEMPTS = 3  # a folder that is saved to over and over is given up on
+_ATTEMPTS = 8  # a folder that is saved to over and over is given up on
+_PAUSE = 0.01  # seconds before the second attempt, and so much more before each further one
 
 
 class Stopwatch:
@@ -78,13 +81,28 @@ def load(
         PretrainedError: one of its classes, before any weight is read for all but damaged disks.
     """
     for attempt in range(1, _ATTEMPTS + 1):
+        before = _generation(ref, options)
         try:
             return _load_once(choose, ref, options, keywords, make_backend(), model_args)
-        except CheckpointChangedError:
-            if attempt == _ATTEMPTS:
+        except PretrainedError as error:
+            # A file that was gone, or was another's, when its turn came: then the folder has changed meanwhile.
+            is_torn = isinstance(error, CheckpointChangedError) or _generation(ref, options) != before
+            if attempt == _ATTEMPTS or not is_torn:
                 raise
-            logger.info("%s was replaced while it was being loaded; loading it again", ref)
+            logger.info("%s was saved to while it was being loaded; loading it again", ref)
+            time.sleep(_PAUSE * attempt)
     raise AssertionError  # the loop returns or raises
+
+
+def _generation(ref: PathLike | None, options: LoadOptions) -> tuple[int, ...]:
+    """Changes whenever a file comes into the local folder or leaves it; constant for anything else."""
+    if ref is None or options.state_dict is not None:
+        return ()
+    try:
+        status = os.stat(os.path.join(ref, options.source.subfolder))
+    except (OSError, ValueError, TypeError):
+        return ()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _load_once(
@@ -110,6 +128,7 @@ def _load_once(
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch)
     if snapshot is not None and _config_stamp(snapshot) != before:
         raise CheckpointChangedError(f"{snapshot.name} was replaced while it was being loaded", path=snapshot.name)
+    model.generation_config = _generation_config(snapshot, options)
     report.source = snapshot.name if snapshot is not None else str(MEMORY)
     config.dtype = report.dtype
     if snapshot is not None and snapshot.commit:
@@ -226,6 +245,15 @@ def _config_stamp(snapshot: Snapshot | None) -> FileStamp | None:
         return stamp_at(snapshot.path(CONFIG_NAME))
     except OSError:
         return None
+
+
+def _generation_config(snapshot: Snapshot | None, options: LoadOptions) -> GenerationConfig | None:
+    given = options.generation_config
+    if isinstance(given, GenerationConfig):
+        return copy.deepcopy(given)
+    if given is not None:
+        return GenerationConfig.from_pretrained(given)
+    return None if snapshot is None else read_generation_config(snapshot)
 
 
 def _apply_keywords(cls: Any, config: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every keyword of from_pretrained and save_pretrained, once: what it is called, what it defaults to, what became of it.
+"""Every keyword of from_pretrained and save_pretrained, once: its name, its default, and what became of it.
 
 A keyword dies at its stage: `SourceOptions` in resolve, `WeightOptions` in find_checkpoint, the rest in the plan.
 """
@@ -6,7 +6,9 @@ A keyword dies at its stage: `SourceOptions` in resolve, `WeightOptions` in find
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -115,6 +117,12 @@ _OFF_VALUES: dict[str, tuple[Any, ...]] = {
 _SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
 _WEIGHT_NAMES = frozenset(f.name for f in fields(WeightOptions))
 _LOAD_NAMES = frozenset(f.name for f in fields(LoadOptions)) - {"source", "weights"}
+_FLAGS = frozenset(
+    {"force_download", "local_files_only", "ignore_mismatched_sizes", "output_loading_info", "strict", "mmap"}
+)
+_STRINGS = frozenset({"subfolder", "revision", "variant", "endpoint", "attn_implementation"})
+# What a call that reads no weights may be given as well, since callers pass one set of keywords to both.
+_NO_WEIGHTS = frozenset(_DEPRECATED) | {"trust_remote_code", "code_revision"}
 
 LOAD_KEYWORDS = frozenset().union(
     _SOURCE_NAMES, _WEIGHT_NAMES, _LOAD_NAMES, _ALIASES, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES
@@ -141,8 +149,9 @@ def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[s
 
 def split_source_options(keywords: Mapping[str, Any]) -> tuple[SourceOptions, dict[str, Any]]:
     """(source options, everything else): for calls that read no weights."""
-    known, _ = _take_known({k: v for k, v in keywords.items() if k in _SOURCE_NAMES | set(_DEPRECATED)})
-    return SourceOptions(**known), {k: v for k, v in keywords.items() if k not in _SOURCE_NAMES | set(_DEPRECATED)}
+    names = _SOURCE_NAMES | _NO_WEIGHTS
+    known, _ = _take_known({k: v for k, v in keywords.items() if k in names})
+    return SourceOptions(**known), {k: v for k, v in keywords.items() if k not in names}
 
 
 def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -155,30 +164,50 @@ def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         elif name in _OFF_VALUES:
             _check_off(name, value)
         elif target in _SOURCE_NAMES | _WEIGHT_NAMES | _LOAD_NAMES:
-            if target in known and known[target] != value:
-                raise OptionError(f"{name!r} and {target!r} are one option and were given two values", key=target)
-            known[target] = _clean(target, value)
+            _note(known, name, target, _clean(target, value))
         elif name not in _NOT_NEEDED:
             rest[name] = value
     return known, rest
 
 
+def _note(known: dict[str, Any], name: str, target: str, value: Any) -> None:
+    """Notes an option under its present name; None says nothing beside another spelling that says something."""
+    given = known.get(target)
+    if given is None:
+        known[target] = value
+    elif value is not None and given != value:
+        raise OptionError(f"{name!r} and another spelling of {target!r} were given two values", key=target)
+
+
 def _clean(name: str, value: Any) -> Any:
+    """The value of an option, of the type the rest of the code counts on."""
+    if name in _FLAGS and value is None:
+        return name == "mmap"
+    if name in _FLAGS and not isinstance(value, bool):
+        raise InvalidOptionError(f"{name} is True or False, not {value!r:.60}", key=name)
+    if name == "use_safetensors" and not (value is None or isinstance(value, bool)):
+        raise InvalidOptionError(f"{name} is None, True or False, not {value!r:.60}", key=name)
     if name == "subfolder":
-        return "" if value is None else value
-    if name in ("source", "weights"):
-        raise OptionError(f"no option {name!r}", key=name)
+        value = "" if value is None else os.fspath(value) if isinstance(value, os.PathLike) else value
+    if name in _STRINGS and not (value is None or isinstance(value, str)):
+        raise InvalidOptionError(f"{name} is a string, not a {type(value).__name__}", key=name)
     return value
 
 
 def _warn_deprecated(name: str, value: Any, known: dict[str, Any]) -> None:
-    if name == "use_auth_token":
-        known.setdefault("token", value)
-    if name == "mirror":
-        known.setdefault("endpoint", value)
-    if value is not None:
-        # Up through _take_known, split_…, the facade: the line that passed the keyword.
-        warnings.warn(f"{name}= is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=5)
+    if value is None:
+        return
+    warnings.warn(f"{name}= is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=_caller_level())
+    if (target := {"use_auth_token": "token", "mirror": "endpoint"}.get(name)) is not None:
+        _note(known, name, target, value)
+
+
+def _caller_level() -> int:
+    """The stacklevel, for warnings.warn in the function that asks, of the line outside this package that called it."""
+    package, frame, level = f"{__package__}.", sys._getframe(2), 2
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _check_off(name: str, value: Any) -> None:
@@ -191,12 +220,17 @@ def _check_off(name: str, value: Any) -> None:
 
 
 def _check_patterns(key_mapping: Mapping[str, str]) -> None:
-    for pattern in key_mapping:
+    if not isinstance(key_mapping, Mapping):
+        raise InvalidOptionError(
+            f"key_mapping is a dict of pattern → replacement, not a {type(key_mapping).__name__}", key="key_mapping"
+        )
+    for pattern, replacement in key_mapping.items():
         try:
-            re.compile(pattern)
-        except re.error as error:
+            re.compile(pattern).sub(replacement, "")  # a wrong group in the replacement shows at once
+        except (re.error, TypeError, IndexError) as error:
             raise InvalidOptionError(
-                f"key_mapping: {pattern!r} is no regular expression: {error}", key="key_mapping"
+                f"key_mapping: {pattern!r:.200} → {replacement!r:.200} is no pattern with its replacement: {error}",
+                key="key_mapping",
             ) from None
 
 

@@ -19,14 +19,15 @@ class Keys(list):  # type: ignore[type-arg]
         super().__init__(sorted(names))
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, (list, tuple, set, frozenset)):
+        if not isinstance(other, (list, tuple, set, frozenset)):
+            return NotImplemented
+        try:
             return len(self) == len(other) and sorted(self) == sorted(other)
-        return NotImplemented
+        except TypeError:  # names beside triples have no order; they are not equal either
+            return False
 
     def __ne__(self, other: object) -> bool:
         return not self == other
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, like any list
 
     def __sub__(self, other: Iterable[Any]) -> Keys:
         taken = set(other)
@@ -46,7 +47,9 @@ class LoadReport(Mapping[str, Any]):
         bytes_read: bytes that were copied out of files.
         bytes_mapped: bytes that are used where they lie in the file.
         seconds: seconds each stage took.
-        source: what was loaded. model: the class it became. dtype: what its floating parameters have, unless told apart.
+        source: what was loaded.
+        model: the class it became.
+        dtype: what its floating parameters have, unless told apart.
     """
 
     missing_keys: Keys = field(default_factory=Keys)

@@ -655,6 +655,7 @@ def test_damaged_record(folder: Path, text: bytes, error: type[OSError]) -> None
     (folder / ".pretrained-save-a" / "x").write_text("x")
     record = folder / commit_log.RECORD
     record.write_bytes(text)
+    (folder / commit_log.LOCK).touch()
     with pytest.raises(error, match=re.escape(str(record))) as caught:
         recover(folder)
     assert caught.value.path == str(record)
@@ -662,6 +663,7 @@ def test_damaged_record(folder: Path, text: bytes, error: type[OSError]) -> None
     with Stage(folder):
         pass
     assert record.exists(), "a save that does not happen does not hide the damage"
+    assert [path.name for path in folder.glob(".pretrained-save-*")] == [".pretrained-save-a"]
     save_shards(folder)
     assert content(folder) == NEW
     assert not crash.leftovers(folder)

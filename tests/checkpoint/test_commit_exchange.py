@@ -75,7 +75,7 @@ def save(folder: Path, weights: str = "new") -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
 
 
 def is_tidy(folder: Path) -> bool:

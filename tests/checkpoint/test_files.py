@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pretrained.checkpoint import files
 from pretrained.checkpoint.files import (
     fill,
     open_regular,
@@ -381,6 +383,12 @@ def test_depth_counts_no_brackets_in_strings() -> None:
     assert parse_json('{"a":' + "[" * levels + "]" * levels + ', "b": "[[["}', path="x")
 
 
+def test_depth_is_bounded_by_the_interpreter_where_the_caller_bounds_it_too_high() -> None:
+    text = '{"a":' + "[" * 200_000 + "]" * 200_000 + "}"
+    with pytest.raises(ConfigError, match="nested deeper than"):
+        parse_json(text, path="x", max_depth=1_000_000)
+
+
 def test_depth_survives_a_small_stack() -> None:
     caught: list[BaseException] = []
 
@@ -406,6 +414,22 @@ def test_many_values(piece: str) -> None:
     with pytest.raises(ResourceLimitError, match="more than 1000000 values") as caught:
         parse_json(text, path="config.json")
     assert caught.value.limit == 1_000_000
+
+
+def test_a_disk_that_fails_and_a_file_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+
+    def fail(fd: int, limit: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, "read_up_to", fail)
+    with pytest.raises(ConfigError, match="cannot be read: Input/output error") as caught:
+        read_json(path)
+    check_message(caught.value, path)
+    monkeypatch.setattr(files, "read_up_to", lambda fd, limit: b" " * limit)
+    with pytest.raises(ResourceLimitError, match="more than 10 bytes"):
+        read_json(path, max_bytes=10)
 
 
 def test_good_json_loads(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from pretrained.checkpoint.files import read_up_to
+from pretrained.checkpoint.formats import safetensors as module
 from pretrained.checkpoint.formats import safetensors_header, safetensors_write
 from pretrained.checkpoint.formats.safetensors import DTYPES, Header, Outgoing, read_header, write
 from pretrained.checkpoint.tensors import BITS, num_bytes
@@ -501,8 +506,6 @@ def test_a_file_that_changed_is_not_read(opened: Header) -> None:
 
 
 def test_a_file_that_shrinks_while_it_is_read(opened: Header, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pretrained.checkpoint.formats import safetensors as module
-
     def short(fd: int, target: memoryview, offset: int) -> int:
         return len(target) - 1
 
@@ -510,6 +513,48 @@ def test_a_file_that_shrinks_while_it_is_read(opened: Header, monkeypatch: pytes
     with pytest.raises(CheckpointChangedError, match="while it was being read") as caught:
         opened.read(opened.entries["w"])
     assert caught.value.tensor == "w"
+
+
+def fail(*args: object) -> Any:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_disk_that_fails(opened: Header, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "fill", fail)
+    monkeypatch.setattr(module, "read_up_to", fail)
+    for read in (lambda: opened.read(opened.entries["w"]), lambda: read_header(opened.path)):
+        with pytest.raises(WeightsFormatError, match="cannot be read: Input/output error") as caught:
+            read()
+        check_message(caught.value, opened.path)
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_header_that_changes_while_it_is_read(opened: Header, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_and_touch(fd: int, limit: int, offset: int = 0) -> bytes:
+        os.utime(opened.path, ns=(0, 0))
+        return read_up_to(fd, limit, offset)
+
+    monkeypatch.setattr(module, "read_up_to", read_and_touch)
+    with pytest.raises(CheckpointChangedError, match="while its header was read") as caught:
+        read_header(opened.path)
+    check_message(caught.value, opened.path)
+
+
+def test_a_header_that_is_cut_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pack(GOOD + " " * 8192, EIGHT))
+    monkeypatch.setattr(module, "read_up_to", lambda fd, limit, offset=0: read_up_to(fd, min(limit, 4096), offset))
+    with pytest.raises(WeightsFormatError, match="the header ends at byte 4104"):
+        read_header(path)
+
+
+def test_a_tensor_that_memory_cannot_hold(opened: Header, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_memory(*args: object) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", refuse_memory)
+    with pytest.raises(MemoryError, match=r"model\.safetensors: tensor 'w' takes 256 bytes"):
+        opened.read(opened.entries["w"])
 
 
 def test_an_entry_of_another_file_is_refused(opened: Header) -> None:
@@ -549,6 +594,15 @@ def test_large_tensors_are_written_whole(
     monkeypatch.undo()
     for name, array in safetensors.numpy.load_file(path).items():
         assert array.tobytes() == arrays[name].tobytes()
+
+
+def test_writing_does_without_early_write_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = safetensors_write._starter.__wrapped__
+    assert start() is not None
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    assert start() is None
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert start() is None
 
 
 def test_one_tensor_in_memory_at_a_time(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ class AutoConfig:
             SourceError: no config.json there. ConfigError: damaged, impossible, or of unknown model_type.
         """
         values, rest = PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
-        rest = {name: value for name, value in rest.items() if name != "trust_remote_code"}
         return registry.config_class_for(values, str(values["_name_or_path"])).from_dict(values, **rest)
 
     @staticmethod

@@ -88,7 +88,9 @@ def map_file(path: Path, stamp: FileStamp | None) -> mmap.mmap:
         require_unchanged(path, stamp_of(fd), stamp)
         # NORESERVE: a map larger than memory is fine as long as nobody writes to all of it.
         flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
-        return mmap.mmap(fd, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        area = mmap.mmap(fd, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        prefetch(fd, len(area))
+        return area
     finally:
         os.close(fd)
 
@@ -182,25 +184,21 @@ def is_resident(fd: int, size: int) -> bool:
     return True
 
 
-def prefetch(path: Path, start: int, stop: int) -> threading.Thread | None:
+def prefetch(fd: int, size: int) -> threading.Thread | None:
     """Starts reading a cold file into the page cache, beside whatever happens next; None if it is there already.
 
-    The thread ends by itself when it has been through the file.
+    The thread has a descriptor of its own and ends by itself when it has been through the file.
     """
-    if "posix_fadvise" not in vars(os):
+    if "posix_fadvise" not in vars(os) or is_resident(fd, size):
         return None
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    if is_resident(fd, stop):
-        os.close(fd)
-        return None
-    thread = threading.Thread(target=_read_ahead, args=(fd, start, stop), name="pretrained-prefetch", daemon=True)
+    thread = threading.Thread(target=_read_ahead, args=(os.dup(fd), size), name="pretrained-prefetch", daemon=True)
     thread.start()
     return thread
 
 
-def _read_ahead(fd: int, start: int, stop: int) -> None:
+def _read_ahead(fd: int, size: int) -> None:
     try:
-        for offset in range(start, stop, _PREFETCH_STEP):
-            os.posix_fadvise(fd, offset, min(_PREFETCH_STEP, stop - offset), os.POSIX_FADV_WILLNEED)
+        for offset in range(0, size, _PREFETCH_STEP):
+            os.posix_fadvise(fd, offset, min(_PREFETCH_STEP, size - offset), os.POSIX_FADV_WILLNEED)
     finally:
         os.close(fd)

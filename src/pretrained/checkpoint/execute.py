@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .disk import CHUNK, Extent, allocate, is_remote, map_file, prefetch, read_extents, run
+from .disk import CHUNK, Extent, allocate, is_remote, map_file, read_extents, run
 from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
 from .rules import apply_ops
@@ -93,7 +93,6 @@ def _load_file(container: Container, steps: Sequence[Step], sink: Sink, loaded: 
 
 def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
     area = map_file(container.path, container.stamp)
-    prefetch(container.path, min(s.entry.offset for s in steps), len(area))
     view, values = sink.view, loaded.values
     for param, entry, dtype, shape, _ in steps:
         values[param] = view(area, entry.offset, dtype, shape)

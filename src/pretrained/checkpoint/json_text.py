@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
 from math import isfinite
@@ -130,11 +131,8 @@ def _check_surrogates(text: str, value: object) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _RefusedError(f"the key {key[:200]!r} appears twice in one object", key)
-            seen.add(key)
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise _RefusedError(f"the key {key[:200]!r} appears twice in one object", key)
     return made
 
 

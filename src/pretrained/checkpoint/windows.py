@@ -11,7 +11,7 @@ from ..errors import CheckpointChangedError, PretrainedError, WeightsFormatError
 from .files import fill, open_regular, place, stamp_of
 from .tensors import BITS, Container, Entry
 
-__all__ = ["WINDOW", "numpy_dtype", "num_bad_values", "read_bytes", "windows"]
+__all__ = ["WINDOW", "num_bad_values", "numpy_dtype", "read_bytes", "windows"]
 
 WINDOW = 16 << 20  # bytes: enough for the disk, little enough to be no burden
 

@@ -35,4 +35,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .root import root
 
     root.main(None if arguments is None else list(arguments), prog_name="pretrained")
-    return 0

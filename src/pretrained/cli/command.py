@@ -111,9 +111,7 @@ class Where:
     @property
     def source(self) -> SourceOptions:
         """The part that finds a snapshot."""
-        return SourceOptions(
-            revision=self.revision, subfolder=self.subfolder, local_files_only=self.local_files_only
-        )
+        return SourceOptions(revision=self.revision, subfolder=self.subfolder, local_files_only=self.local_files_only)
 
     @property
     def weights(self) -> WeightOptions:

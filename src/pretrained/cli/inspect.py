@@ -20,7 +20,7 @@ MAX_PATTERN = 1000  # characters
 _SUMMARY = ("model_type", "architectures", "dtype")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="List every tensor, from the headers.")
 @click.argument("source")
 @click.option("--sort", type=click.Choice(["file", "name", "size"]), default="file", show_default=True)
 @click.option("--filter", "pattern", metavar="REGEX", help="Only tensors in whose name this is found.")
@@ -43,8 +43,7 @@ def inspect(source: str, sort: str, pattern: str | None, top: int | None, as_jso
         return FINE
     _print(opened, shown, totals)
     if pattern is not None:
-        size = human_bytes(matching["bytes"])
-        say(f"matching {pattern}: {plural(matching['tensors'], 'tensor')}, {matching['parameters']:,} parameters, {size}")
+        say(f"matching {pattern}: {_sum(matching)}")
     if len(shown) < matching["tensors"]:
         say(f"{len(shown):,} of {matching['tensors']:,} are listed")
     return FINE
@@ -140,8 +139,12 @@ def _print(opened: Opened, shown: Sequence[Entry], totals: dict[str, Any]) -> No
         say("config: " + ", ".join(f"{key} {_words(value)}" for key, value in summary.items()))
     else:
         say(f"config: {opened.config_error or 'there is none'}")
-    size = f"{human_bytes(totals['bytes'])} ({totals['bytes']:,} bytes)"
-    say(f"total: {plural(totals['tensors'], 'tensor')}, {totals['parameters']:,} parameters, {size}")
+    say(f"total: {_sum(totals)}")
+
+
+def _sum(sums: dict[str, Any]) -> str:
+    count, size = sums["bytes"], human_bytes(sums["bytes"])
+    return f"{plural(sums['tensors'], 'tensor')}, {sums['parameters']:,} parameters, {size} ({count:,} bytes)"
 
 
 def _words(value: Any) -> str:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 
@@ -61,13 +61,12 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], title:
 
 
 def _print_plain(columns: Sequence[Column], rows: Sequence[Sequence[str]], title: str) -> None:
-    widths = [max(len(column.title), *map(len, cells)) for column, cells in zip(columns, zip(*rows, strict=True), strict=True)]
-    template = "  ".join(
-        f"{{:>{width}}}" if column.is_number else f"{{:<{width}}}" for column, width in zip(columns, widths, strict=True)
-    )
+    titles = [column.title for column in columns]
+    widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
+    aligns = [">" if column.is_number else "<" for column in columns]
+    template = "  ".join(f"{{:{align}{width}}}" for align, width in zip(aligns, widths, strict=True))
     lines = [title] if title else []
-    lines.append(template.format(*(column.title for column in columns)).rstrip())
-    lines += [template.format(*row).rstrip() for row in rows]
+    lines += [template.format(*row).rstrip() for row in (titles, *rows)]
     click.echo("\n".join(lines))
 
 
@@ -79,9 +78,8 @@ def _print_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]], title:
 
     table = Table(box=box.SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False)
     for column in columns:
-        table.add_column(
-            Text(column.title), justify="right" if column.is_number else "left", overflow="fold", no_wrap=column.is_number
-        )
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        table.add_column(Text(column.title), justify=justify, overflow="fold", no_wrap=column.is_number)
     for row in rows:
         # Text, since a name such as "[red]" would be taken for markup.
         table.add_row(*(Text(cell) for cell in row))
@@ -95,10 +93,10 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress("{task.description}", *columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)
 

@@ -145,7 +145,9 @@ def _choose_class(name: str | None, snapshot: Any) -> tuple[Any, str | None]:
     if name not in dir(pretrained):
         near = difflib.get_close_matches(name, dir(pretrained), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InvalidOptionError(f"--class {name}: no such class{hint} Others are named package.module:Class", key="class")
+        raise InvalidOptionError(
+            f"--class {name}: no such class{hint} Others are named package.module:Class", key="class"
+        )
     found = getattr(pretrained, name)
     if getattr(found, "_choose", None) is None:
         raise InvalidOptionError(f"--class {name}: that is no model class", key="class")

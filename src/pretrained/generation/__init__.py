@@ -1,1 +1,1 @@
-
+"""Generation: what is the same for every framework."""

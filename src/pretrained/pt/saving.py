@@ -14,6 +14,7 @@ from .. import saving
 from .._types import PathLike
 from ..checkpoint.plan_save import Stored
 from ..configuration import CONFIG_NAME
+from ..generation.config import GENERATION_CONFIG_NAME
 from ..errors import InvalidOptionError, OptionError, SaveError
 from ..options import SaveOptions
 from ..report import SaveReport
@@ -22,8 +23,6 @@ from .slots import dtype_name
 from .tying import tied_names
 
 __all__ = ["describe", "options_for", "save_model", "save_tensors"]
-
-GENERATION_CONFIG_NAME = "generation_config.json"
 
 # Keywords that belong to a push, or to formats that are written elsewhere; harmless without them.
 _IGNORED_OFF = {"token": None, "save_peft_format": True, "blocking": True}

@@ -161,7 +161,9 @@ def _located(flaw: HeaderFlawError, file: Path, text: str) -> PretrainedError:
     """The error to raise for a complaint of the parser."""
     if flaw.limit is not None:
         return ResourceLimitError(f"{place(file)}: {flaw.reason}", path=file, reason=flaw.reason, limit=flaw.limit)
-    offset = None if flaw.position is None else 8 + len(text[: flaw.position].encode("utf-8"))
+    offset = flaw.position
+    if offset is not None:
+        offset = 8 + (offset if text.isascii() else len(text[:offset].encode("utf-8")))
     if flaw.tensor is None:
         at = "" if offset is None else f" (at byte {offset})"
         return WeightsFormatError(f"{place(file)}: {flaw.reason}{at}", path=file, reason=flaw.reason, offset=offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -82,7 +83,8 @@ def write(
         finally:
             os.close(fd)
     except BaseException:
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink()
         raise
     return entries
 
