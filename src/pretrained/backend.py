@@ -23,7 +23,7 @@ class Backend(Sink, Protocol):
         """Parameters and persistent buffers of the model, tied ones as one."""
 
     def initialise(self, model: Any, specs: Sequence[ParamSpec], policy: DtypePolicy) -> None:
-        """Gives these parameters the values a freshly built model has. The others are not touched."""
+        """Gives these parameters, and buffers without memory, the values a freshly built model has. No others."""
 
     def bind(self, model: Any, values: Mapping[str, Any]) -> None:
         """Puts arrays in the places of parameters, under all their names. Cannot fail half way."""

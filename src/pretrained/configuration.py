@@ -21,21 +21,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ._types import PathLike, Snapshot
+from ._types import PathLike
 from .checkpoint.commit import Stage
-from .checkpoint.files import read_json, safe_join
+from .checkpoint.files import read_json
 from .checkpoint.find import settle
-from .configuration_fields import Field, attribute_alias, check_value, fields_of, from_json_value, to_json_value
-from .errors import ConfigError, SourceError
+from .configuration_fields import Field, attribute_alias, check_value, constructor_names, fields_of, to_json_value
+from .configuration_file import CONFIG_NAME, config_path, read_config_dict
+from .configuration_input import LABELS, check_dtype, located, merged_values, plain_dtype
+from .configuration_labels import MAX_LISTED, checked_heads, checked_label2id, index_to_name, numbered
+from .errors import ConfigError, OptionError
 from .hub.ref import resolve
-from .options import split_source_options
+from .options import LOAD_KEYWORDS, split_source_options, unknown_keyword
 
-__all__ = ["CONFIG_NAME", "PreTrainedConfig", "PretrainedConfig", "config_keys", "read_config_dict"]
-
-CONFIG_NAME = "config.json"
-
-# A config file may not decide what code runs or what the process does: these are the caller's to say.
-_REFUSED_KEYS = frozenset({"trust_remote_code", "code_revision", "attn_implementation"})
+__all__ = ["CONFIG_NAME", "PreTrainedConfig", "PretrainedConfig", "config_keys", "config_path", "read_config_dict"]
 
 
 class PretrainedConfig:
@@ -68,18 +66,24 @@ class PretrainedConfig:
     tie_encoder_decoder: bool = False
     tie_word_embeddings: bool = True
     chunk_size_feed_forward: int = 0
-    pruned_heads: dict | None = None
-    architectures: list | None = None
+    pruned_heads: dict[int, list[int]] | None = None
+    architectures: list[str] | None = None
     finetuning_task: str | None = None
     problem_type: str | None = None
-    bos_token_id: int | list | None = None
-    pad_token_id: int | list | None = None
-    eos_token_id: int | list | None = None
-    sep_token_id: int | list | None = None
-    decoder_start_token_id: int | list | None = None
+    bos_token_id: int | list[int] | None = None
+    pad_token_id: int | list[int] | None = None
+    eos_token_id: int | list[int] | None = None
+    sep_token_id: int | list[int] | None = None
+    decoder_start_token_id: int | list[int] | None = None
     tokenizer_class: str | None = None
     prefix: str | None = None
-    task_specific_params: dict | None = None
+    task_specific_params: dict[str, Any] | None = None
+
+    # Labels are a count until somebody asks for the table: a file may claim a billion of them. These stand here because
+    # a subclass with an __init__ of its own may set labels before it calls up.
+    _num_labels: int = 2
+    _id2label: dict[int, str] | None = None
+    _label2id: dict[str, int] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -87,10 +91,10 @@ class PretrainedConfig:
             setattr(cls, alias, attribute_alias(target))
 
     def __init__(self, **kwargs: Any) -> None:
-        dtype = kwargs.get("torch_dtype", kwargs.get("dtype"))
-        labels = {name: kwargs.get(name) for name in ("num_labels", "id2label", "label2id")}
+        dtype = kwargs.get("dtype")
+        labels = {name: kwargs.get(name) for name in LABELS}
         given = {k: v for k, v in kwargs.items() if k not in ("torch_dtype", *labels)}
-        given["dtype"] = _dtype_name(dtype)
+        given["dtype"] = plain_dtype(kwargs.get("torch_dtype") if dtype is None else dtype)
         self._name_or_path = str(given.pop("name_or_path", given.pop("_name_or_path", "")) or "")
         self._commit_hash: str | None = None
         self._attn_implementation: str | None = None
@@ -108,37 +112,31 @@ class PretrainedConfig:
             if name in given:
                 setattr(self, name, given[name])
             elif name not in self.__dict__:
-                setattr(self, name, copy.copy(field.default))
+                setattr(self, name, copy.deepcopy(field.default))
         return {name: value for name, value in given.items() if name not in table}
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Derives what follows from the fields; a family extends it and calls up. `kwargs` is what no field declares."""
-        if self.pruned_heads is None:
-            self.pruned_heads = {}
-        self.pruned_heads = {int(layer): list(heads) for layer, heads in self.pruned_heads.items()}
+        """Derives what follows from the fields; a family extends it and calls up. `kwargs`: what no field declares."""
+        self.pruned_heads = checked_heads(self.pruned_heads)
         for name, value in kwargs.items():
-            target = self.attribute_map.get(name, name)
-            if callable(getattr(type(self), target, None)):
+            target = type(self).attribute_map.get(name, name)
+            found = getattr(type(self), target, None)
+            if callable(found):
                 raise ConfigError(f"config key {name!r} would replace the method of that name", key=name)
-            if isinstance(getattr(type(self), target, None), property):
-                continue  # derived, like use_return_dict: a file does not get to set it
-            setattr(self, target, value)
-
-    # Labels are stored as a count until somebody asks for the table: a file may claim a billion of them.
+            # What is derived, like use_return_dict, or belongs to the class, is not for a file to set.
+            if not (isinstance(found, property) or target in _CLASS_NAMES or target.startswith("_")):
+                setattr(self, target, value)
+        for name, inner in type(self).sub_configs.items():
+            if isinstance(value := getattr(self, name, None), Mapping):
+                setattr(self, name, inner.from_dict(value))
 
     def _set_labels(self, num_labels: Any, id2label: Any, label2id: Any) -> None:
         if id2label is not None:
-            table = _checked_labels(id2label, "id2label")
-            self._id2label: dict[int, str] | None = {int(i): name for i, name in table.items()}
-            self._num_labels = len(self._id2label)
-            if num_labels is not None and num_labels != self._num_labels:
-                self._set_num_labels(num_labels)
-        else:
-            self._id2label = None
-            self._num_labels = 2
-            if num_labels is not None:
-                self._set_num_labels(num_labels)
-        self._label2id = None if label2id is None else _checked_labels(label2id, "label2id")
+            self._id2label = index_to_name(id2label)
+        if num_labels is not None and (id2label is None or num_labels != self.num_labels):
+            self._set_num_labels(num_labels)
+        if label2id is not None:
+            self._label2id = checked_label2id(label2id)
 
     def _set_num_labels(self, value: Any) -> None:
         check_value("num_labels", value, Field("num_labels", ("int",), 2), positive=True)
@@ -158,12 +156,15 @@ class PretrainedConfig:
     def id2label(self) -> dict[int, str]:
         """Class index → name; LABEL_0, LABEL_1, … until names are given."""
         if self._id2label is None:
-            self._id2label = {i: f"LABEL_{i}" for i in range(self._num_labels)}
+            self._id2label = numbered(self._num_labels)
         return self._id2label
 
     @id2label.setter
     def id2label(self, value: Mapping[Any, str]) -> None:
-        self._id2label = {int(i): name for i, name in value.items()}
+        table = index_to_name(value)
+        if self._label2id is not None and self._label2id == {name: i for i, name in self.id2label.items()}:
+            self._label2id = None  # it followed from the old table
+        self._id2label = table
 
     @property
     def label2id(self) -> dict[str, int]:
@@ -174,7 +175,7 @@ class PretrainedConfig:
 
     @label2id.setter
     def label2id(self, value: Mapping[str, int]) -> None:
-        self._label2id = dict(value)
+        self._label2id = checked_label2id(value)
 
     @property
     def name_or_path(self) -> str:
@@ -192,7 +193,7 @@ class PretrainedConfig:
 
     @torch_dtype.setter
     def torch_dtype(self, value: Any) -> None:
-        self.dtype = _dtype_name(value)
+        self.dtype = plain_dtype(value)
 
     @property
     def use_return_dict(self) -> bool:
@@ -201,7 +202,8 @@ class PretrainedConfig:
 
     def get_text_config(self, decoder: bool = False) -> PretrainedConfig:
         """The config of the text part: `self` for all but multimodal models."""
-        return getattr(self, "text_config", self) or self
+        inner = getattr(self, "text_config", None)
+        return inner if isinstance(inner, PretrainedConfig) else self
 
     # JSON
 
@@ -213,25 +215,27 @@ class PretrainedConfig:
 
         Raises:
             ConfigError: a value has the wrong type or is out of range; names the key.
+            OptionError: a keyword that is no field and no option.
         """
-        unused = {k: v for k, v in kwargs.items() if k != "return_unused_kwargs"}
-        values = {k: from_json_value(v) for k, v in config_dict.items() if _is_plain_key(k)}
-        table = fields_of(cls)
-        for name in [name for name in unused if cls.attribute_map.get(name, name) in table or name in values]:
-            values[name] = unused.pop(name)
-        for name in [name for name in unused if name in ("num_labels", "id2label", "label2id", "attn_implementation")]:
-            values[name] = unused.pop(name)
-        cls._check(values, table)
-        config = cls(**{k: v for k, v in values.items() if k != "model_type"})
+        with located(cls.__name__, config_dict.get("_config_file")):
+            values, unused = merged_values(cls, config_dict, kwargs)
+            cls._check(values, fields_of(cls))
+            config = cls(**{k: v for k, v in values.items() if k != "model_type"})
+        if not cls.model_type and isinstance(values.get("model_type"), str):
+            vars(config)["model_type"] = values["model_type"]  # a class for any model keeps what the file says
         if kwargs.get("return_unused_kwargs"):
             return config, unused
+        if unknown := sorted(set(unused) - LOAD_KEYWORDS):
+            raise unknown_keyword(unknown[0], config_keys(config))
         return config
 
     @classmethod
     def _check(cls, values: Mapping[str, Any], table: Mapping[str, Field]) -> None:
         for name, value in values.items():
             target = cls.attribute_map.get(name, name)
-            if (field := table.get(target)) is not None:
+            if target in ("dtype", "torch_dtype"):
+                check_dtype(name, value)
+            elif (field := table.get(target)) is not None:
                 check_value(name, value, field, positive=target in cls.positive)
 
     @classmethod
@@ -248,19 +252,25 @@ class PretrainedConfig:
     @classmethod
     def from_json_file(cls, json_file: PathLike) -> Any:
         """A config from one JSON file."""
-        return cls.from_dict(read_json(Path(json_file), error=ConfigError))
+        path = Path(json_file)
+        return cls.from_dict(read_json(path, error=ConfigError) | {"_config_file": str(path)})
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: PathLike, **kwargs: Any) -> tuple[dict, dict]:
-        """(content of the config.json, keywords not used to find it)."""
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(content of the config.json with `_name_or_path` and `_config_file` added, keywords not used to find it)."""
         source, rest = split_source_options(kwargs)
         snapshot = settle(resolve(pretrained_model_name_or_path, source))
-        return read_config_dict(snapshot) | {"_name_or_path": snapshot.name}, rest
+        place = {"_name_or_path": snapshot.name, "_config_file": str(config_path(snapshot))}
+        return read_config_dict(snapshot) | place, rest
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and extra keys, as JSON-ready values."""
         values = {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
-        if self._id2label is not None or self._num_labels != 2:
+        if self._id2label is None and self._num_labels > MAX_LISTED:
+            values["num_labels"] = self._num_labels
+        else:
             values["id2label"], values["label2id"] = dict(self.id2label), dict(self.label2id)
         if self.model_type or type(self).model_type:
             values["model_type"] = self.model_type
@@ -271,21 +281,19 @@ class PretrainedConfig:
 
         A family's own fields are always written: a reader with other defaults still sees the same model.
         """
-        base = fields_of(PretrainedConfig)
-        own = {
-            name
-            for cls in type(self).__mro__
-            if cls is not PretrainedConfig
-            for name in vars(cls).get("__annotations__", {})
+        base, mine = fields_of(PretrainedConfig), fields_of(type(self))
+        own = constructor_names(type(self)) | {n for n in mine if n not in base or mine[n] != base[n]}
+        own |= {n for cls in type(self).__mro__ if cls is not PretrainedConfig for n in inspect.get_annotations(cls)}
+        defaults = {name: to_json_value(field.default) for name, field in base.items() if name not in own}
+        defaults |= {
+            "pruned_heads": {},
+            "id2label": to_json_value(numbered(2)),
+            "label2id": {"LABEL_0": 0, "LABEL_1": 1},
         }
         values = self.to_dict()
-        if not values.get("pruned_heads"):
-            values.pop("pruned_heads", None)
-        return {
-            name: value
-            for name, value in values.items()
-            if name in own or name not in base or value != to_json_value(base[name].default)
-        }
+        if any(values.get(name) != defaults[name] for name in ("id2label", "label2id")):
+            del defaults["id2label"], defaults["label2id"]
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """The text of config.json: keys sorted, indent 2, newline at the end."""
@@ -297,7 +305,13 @@ class PretrainedConfig:
         Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
 
     def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
-        """Writes config.json into the folder, all or nothing."""
+        """Writes config.json into the folder, all or nothing.
+
+        Raises:
+            SaveError: nothing was written. OptionError: a keyword nobody knows, or a push.
+        """
+        if asked := sorted(name for name, value in kwargs.items() if value or name != "push_to_hub"):
+            raise OptionError(f"save_pretrained of a config has no option {asked[0]!r}", key=asked[0])
         with Stage(save_directory) as stage:
             self.to_json_file(stage.path(CONFIG_NAME))
             stage.commit()
@@ -309,6 +323,8 @@ class PretrainedConfig:
             ConfigError: the value has the wrong type or is out of range.
         """
         self._check({name: value}, fields_of(type(self)))
+        if callable(getattr(type(self), name, None)):
+            raise ConfigError(f"config key {name!r} would replace the method of that name", key=name)
         setattr(self, name, value)
 
     def update(self, config_dict: Mapping[str, Any]) -> None:
@@ -319,60 +335,15 @@ class PretrainedConfig:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PretrainedConfig) and type(self) is type(other) and self.to_dict() == other.to_dict()
 
-    __hash__ = None  # type: ignore[assignment]  # mutable
-
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string(use_diff=False)}"
 
 
 PreTrainedConfig = PretrainedConfig  # the newer spelling
+_CLASS_NAMES = frozenset(vars(PretrainedConfig)) - frozenset(fields_of(PretrainedConfig))
 
 
 def config_keys(config: Any) -> set[str]:
     """Names that a keyword may have to be a field of this config: declared, set by its constructor, or an alias."""
-    parameters = inspect.signature(type(config).__init__).parameters
-    named = {name for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD} - {"self"}
     own = {name for name in config.__dict__ if not name.startswith("_")}
-    labels = {"num_labels", "id2label", "label2id"}
-    return named | own | labels | set(fields_of(type(config))) | set(config.attribute_map)
-
-
-def read_config_dict(snapshot: Snapshot) -> dict[str, Any]:
-    """The content of the snapshot's config.json.
-
-    Raises:
-        SourceError: there is none; lists what is there.
-        ConfigError: it is not a JSON object, or something else altogether.
-    """
-    only = getattr(snapshot, "only", None)
-    if only is not None and only.endswith(".json") and ".index." not in only:
-        return read_json(snapshot.path(only), error=ConfigError)
-    names = snapshot.names()
-    if CONFIG_NAME not in names:
-        shown = ", ".join(names[:12]) or "nothing"
-        raise SourceError(
-            f"no {CONFIG_NAME} beside the weights of {snapshot.name}; there is: {shown}. Pass config=…",
-            path=snapshot.name,
-        )
-    path = snapshot.path(CONFIG_NAME)
-    if snapshot.folder is not None and path == snapshot.folder / CONFIG_NAME:
-        path = safe_join(snapshot.folder, CONFIG_NAME)
-    return read_json(path, error=ConfigError)
-
-
-def _is_plain_key(key: str) -> bool:
-    """Whether a file may set this key: a private one, or one that decides what code runs, is the caller's to set."""
-    return key == "_name_or_path" or not (key.startswith("_") or key in _REFUSED_KEYS)
-
-
-def _checked_labels(table: Any, key: str) -> dict[Any, Any]:
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"config key {key!r} must be an object, found {type(table).__name__}", key=key)
-    return dict(table)
-
-
-def _dtype_name(dtype: Any) -> Any:
-    """A dtype as its plain name; torch.float32, jnp.float32 and "float32" are one."""
-    if dtype is None or isinstance(dtype, (str, dict)):
-        return dtype
-    return str(getattr(dtype, "__name__", dtype)).removeprefix("torch.")
+    return {*constructor_names(type(config)), *own, *LABELS, *fields_of(type(config)), *config.attribute_map}

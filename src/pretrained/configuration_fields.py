@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError
 
-__all__ = ["Field", "attribute_alias", "check_value", "fields_of", "from_json_value", "to_json_value"]
+__all__ = [
+    "Field",
+    "attribute_alias",
+    "check_value",
+    "constructor_names",
+    "fields_of",
+    "from_json_value",
+    "to_json_value",
+]
 
 MAX_SIZE = 2**31 - 1  # no dimension, count or id of a real model is larger
 
@@ -35,9 +43,13 @@ class Field(NamedTuple):
     default: Any
 
 
-@cache
 def fields_of(cls: type) -> Mapping[str, Field]:
     """Declared fields of a config class, base fields first; a later class overrides an earlier one."""
+    return _fields_of(cls)
+
+
+@cache
+def _fields_of(cls: type) -> Mapping[str, Field]:
     table: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
         for name, annotation in inspect.get_annotations(base).items():
@@ -47,6 +59,12 @@ def fields_of(cls: type) -> Mapping[str, Field]:
         for name in table.keys() & vars(base).keys():  # a plain `tie_word_embeddings = False` changes the default
             table[name] = table[name]._replace(default=vars(base)[name])
     return {name: field for name, field in table.items() if not isinstance(field.default, property)}
+
+
+def constructor_names(cls: type) -> set[str]:
+    """Names of the parameters that a config class's own constructor declares."""
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    return {name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {"self"}
 
 
 def _kinds(annotation: Any) -> tuple[str, ...]:

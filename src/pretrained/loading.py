@@ -156,8 +156,7 @@ def load_weights(
         plan, policy = build_plan(model, cls, weights, options, backend, config)
         plan.check(strict=options.strict, ignore_mismatched_sizes=options.ignore_mismatched_sizes)
     with watch.time("initialise"):
-        if plan.initialise:
-            backend.initialise(model, plan.initialise, policy)
+        backend.initialise(model, plan.initialise, policy)
     with watch.time("read"):
         loaded = execute(plan, weights.containers, backend, use_mmap=options.mmap)
         plan.conflicts += loaded.warnings

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ CHANGES = ("open", "mkdir", "rmdir", "unlink", "replace", "rename", "link", "chm
 LOOKS = ("listdir", "scandir", "stat", "lstat", "access")
 REMOVALS = ("unlink", "rmdir")
 FAULTS = (errno.ENOSPC, errno.EIO, errno.EACCES)
+KINDS = ("once", "for good", "for good but looking and removing")
 
 Act = Callable[[int, str], None]
 Save = Callable[["Scenario", Path], None]
@@ -174,6 +175,10 @@ def watched(
         commit_exchange.swap, commit_lock._lock, commit_exchange.find_call = swap, flock, find_call
 
 
+def idle(count: int, name: str) -> None:
+    pass
+
+
 def killed(work: Callable[[], object], point: int, *, exchange: bool) -> bool:
     """Runs `work` in a child that is killed at its operation number `point`; False when it has fewer."""
 
@@ -228,11 +233,8 @@ class Tally:
 
 def check(tally: Tally, line: str, scenario: Scenario, folder: Path, words: str, by_save: bool = False) -> None:
     """After a crash: recover, by a load or by another save that changes nothing; then old or new, and nothing else."""
-    if by_save:
-        with Stage(folder):
-            pass
-    else:
-        recover(folder)
+    with watched(idle):
+        Stage(folder).__exit__(None, None, None) if by_save else recover(folder)
     found = read(folder)
     right = found in (expected(scenario, "old"), expected(scenario, "new"))
     right = right and not leftovers(folder) and blobs_intact(scenario, folder.parents[1])
@@ -291,7 +293,7 @@ def time_save(scenario: Scenario, folder: Path, exchange: bool, how: Save, delay
         os.close(go)
         how(scenario, folder)
 
-    child = start(work, lambda count, name: None, exchange=exchange, flush=True)
+    child = start(work, idle, exchange=exchange, flush=True)
     os.close(go)
     os.read(ready, 1)  # end of file: the child begins
     os.close(ready)
@@ -304,7 +306,7 @@ def time_save(scenario: Scenario, folder: Path, exchange: bool, how: Save, delay
 
 
 def breaking(point: int, code: int, kind: str) -> Act:
-    spared = (*LOOKS, *REMOVALS) if kind == "for good but looking and removing" else ()
+    spared = (*LOOKS, *REMOVALS) if kind == KINDS[2] else ()
 
     def act(count: int, name: str) -> None:
         if count == point if kind == "once" else count >= point and name not in spared:
@@ -336,7 +338,8 @@ def judge_fault(scenario: Scenario, folder: Path, act: Act, *, exchange: bool, t
     if outcome in ("saved", "refused"):
         right = right and read(folder) == expected(scenario, "new" if outcome == "saved" else "old")
         right = right and not (tidy and leftovers(folder))
-    recover(folder)
+    with watched(idle):
+        recover(folder)
     found, old, new = read(folder), expected(scenario, "old"), expected(scenario, "new")
     right = right and found in {"refused": (old,), "unknown": (old, new)}.get(outcome, (new,))
     right = right and not leftovers(folder) and blobs_intact(scenario, folder.parents[1])
@@ -347,25 +350,15 @@ def num_open_files() -> int:
     return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
 
 
-def break_everywhere(
-    tally: Tally,
-    base: Path,
-    *,
-    exchange: bool,
-    scenarios: Sequence[Scenario] = SCENARIOS,
-    codes: Sequence[int] = FAULTS,
-) -> None:
-    """Every operation fails, with every code: once, for good, and for good but for looks and removals."""
+def break_everywhere(tally: Tally, base: Path, scenario: Scenario, code: int, *, exchange: bool) -> None:
+    """Every operation fails: once, for good, and for good but for looks and removals."""
     mode = "exchange" if exchange else "redo log"
-    for scenario in scenarios:
-        for kind in ("once", "for good", "for good but looking and removing"):
-            for code in codes:
-                for point in range(1, num_operations(scenario, base, exchange=exchange) + 1):
-                    folder = prepare(scenario, base)
-                    act, tidy = breaking(point, code, kind), kind != "for good"
-                    right, words = judge_fault(scenario, folder, act, exchange=exchange, tidy=tidy)
-                    words = f"{scenario.name}, operation {point} fails {kind} with {errno.errorcode[code]}: {words}"
-                    tally.note(f"error at every operation, {mode}", right, words)
+    last = num_operations(scenario, base, exchange=exchange)
+    for kind, point in itertools.product(KINDS, range(1, last + 1)):
+        act, folder = breaking(point, code, kind), prepare(scenario, base)
+        right, words = judge_fault(scenario, folder, act, exchange=exchange, tidy=kind != KINDS[1])
+        words = f"{scenario.name}, operation {point} fails {kind} with {errno.errorcode[code]}: {words}"
+        tally.note(f"error at every operation, {mode}", right, words)
 
 
 def num_operations(scenario: Scenario, base: Path, *, exchange: bool) -> int:
@@ -386,7 +379,7 @@ def has_exchange(base: Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100, help="kills at random moments")
     parser.add_argument("--deeper", type=int, default=1, help="kill the recovery of every so-many-th kill; 0: of none")
     parser.add_argument("--naive", action="store_true", help="save in place instead")
@@ -398,8 +391,8 @@ def main() -> int:
         base = Path(os.path.realpath(name)) / "base"
         for exchange in (True, False) if has_exchange(Path(name) / "probe") else (False,):
             kill_everywhere(tally, base, exchange=exchange, how=how, deeper=options.deeper)
-            if options.faults:
-                break_everywhere(tally, base, exchange=exchange)
+            for scenario, code in itertools.product(SCENARIOS, FAULTS) if options.faults else ():
+                break_everywhere(tally, base, scenario, code, exchange=exchange)
         kill_randomly(tally, base, options.runs, how)
     return 0 if tally.report() else 1
 

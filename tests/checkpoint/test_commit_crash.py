@@ -71,7 +71,7 @@ def test_the_harness_can_fail() -> None:
 )
 def test_error_at_every_operation(base: Path, exchange: bool, scenario: object, code: int) -> None:
     tally = crash.Tally()
-    crash.break_everywhere(tally, base, exchange=exchange, scenarios=(scenario,), codes=(code,))
+    crash.break_everywhere(tally, base, scenario, code, exchange=exchange)
     assert tally.complaints == []
     ((_, total),) = tally.lines.values()
     assert total > 150

@@ -138,7 +138,8 @@ def test_a_failure_leaves_the_module_as_it_was(tmp_path, meta, monkeypatch):
     with pytest.raises(MismatchError):
         pretrained.load_into(module, tmp_path, strict=True)
     for name, tensor in module.named_parameters():
-        assert tensor is tensors[name][0] and tensor._version == tensors[name][1] and tensor.is_meta == meta
+        assert tensor is tensors[name][0] and tensor.is_meta == meta
+        assert meta or tensor._version == tensors[name][1]
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in values.items())
 
 

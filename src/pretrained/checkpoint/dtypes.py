@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ConfigError, InvalidOptionError
 from .tensors import BITS, Entry
 
-__all__ = ["DtypePolicy", "can_overflow", "dtype_name", "is_complex", "is_floating"]
+__all__ = ["DtypePolicy", "can_overflow", "dtype_name", "is_complex", "is_floating", "known_dtype"]
 
 _FLOATING = frozenset(name for name in BITS if "float" in name)
 
@@ -45,11 +45,24 @@ def dtype_name(dtype: Any, key: str = "dtype") -> str:
     Raises:
         InvalidOptionError: no such dtype.
     """
+    name = known_dtype(dtype)
+    if name is None:
+        raise InvalidOptionError(f"{key}={dtype!r:.80} is no dtype; one of: {', '.join(sorted(_FLOATING))}", key=key)
+    return name
+
+
+def known_dtype(dtype: Any) -> str | None:
+    """The same as `dtype_name`; None where there is no such dtype."""
     name = dtype if isinstance(dtype, str) else str(getattr(dtype, "__name__", None) or getattr(dtype, "name", dtype))
     name = name.removeprefix("torch.")
     name = {"half": "float16", "float": "float32", "double": "float64"}.get(name, name)
-    if name not in BITS:
-        raise InvalidOptionError(f"{key}={dtype!r:.80} is no dtype; one of: {', '.join(sorted(_FLOATING))}", key=key)
+    return name if name in BITS else None
+
+
+def _floating_name(dtype: Any, key: str = "dtype") -> str:
+    name = dtype_name(dtype, key)
+    if name not in _FLOATING:
+        raise InvalidOptionError(f"{key}={name}: a model's dtype must be a floating one", key=key)
     return name
 
 
@@ -74,14 +87,14 @@ class DtypePolicy:
         """The policy for what the caller asked: a dtype, "auto" or None, or a dict of module name → dtype."""
         overrides: dict[str, str] = {}
         if isinstance(request, Mapping):
-            overrides = {name: dtype_name(value, f"dtype[{name!r}]") for name, value in request.items()}
+            if wrong := [name for name in request if not isinstance(name, str)]:
+                raise InvalidOptionError(f"dtype: {wrong[0]!r:.80} is no module's name", key="dtype")
+            overrides = {name: _floating_name(value, f"dtype[{name!r}]") for name, value in request.items()}
             request = overrides.pop("", None)
         if request is None or request == "auto":
             default = _own_dtype(config_dtype, entries)
         else:
-            default = dtype_name(request)
-            if not is_floating(default):
-                raise InvalidOptionError(f"dtype={default}: a model's dtype must be a floating one", key="dtype")
+            default = _floating_name(request)
         ordered = sorted(overrides.items(), key=lambda item: -len(item[0]))
         kept = frozenset(keep_fp32) if BITS[default] == 16 else frozenset()
         return cls(default, tuple(ordered), kept)
@@ -102,8 +115,10 @@ class DtypePolicy:
 
 
 def _own_dtype(config_dtype: Any, entries: Iterable[Entry]) -> str:
-    if isinstance(config_dtype, str) and config_dtype != "auto":
-        if config_dtype not in _FLOATING:
+    # A dict says one for each part of a composite model; the parts know their own.
+    if config_dtype is not None and config_dtype != "auto" and not isinstance(config_dtype, Mapping):
+        name = known_dtype(config_dtype)
+        if name not in _FLOATING:
             raise ConfigError(f"config key 'dtype' is {config_dtype!r:.80}, which is no floating dtype", key="dtype")
-        return config_dtype
+        return str(name)
     return next((entry.dtype for entry in entries if entry.dtype in _FLOATING), "float32")

@@ -40,12 +40,12 @@ _COMPANIONS = re.compile(
 )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Reshard, cast or rename into a new folder.")
 @click.argument("source")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 @click.option("--max-shard-size", default="5GB", metavar="SIZE", show_default=True, help="500MB, 2GiB, or bytes.")
 @click.option("--dtype", type=click.Choice(TARGET_DTYPES), help="What floating tensors become; integers never change.")
-@click.option("--to-variant", metavar="NAME", help="Write as this variant: model.NAME.safetensors.")
+@click.option("--to-variant", metavar="NAME", help="Write model.NAME.safetensors; --variant chooses what is read.")
 @click.option("--key-map", multiple=True, metavar="REGEX=REPL", help="Rename tensors; may be repeated.")
 @click.option("--in-place", is_flag=True, help="Write into SOURCE itself.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -71,8 +71,10 @@ def convert(
     directory = _target(opened.snapshot, target, in_place)
     if dtype is not None:
         _refuse_quantised(opened)
-    is_beside = in_place and to_variant != where.variant  # the other variant keeps its config
-    files = {} if in_place else dict(_companions(opened.snapshot))
+    if in_place and to_variant is None:
+        to_variant = where.variant
+    is_beside = in_place and to_variant is not None  # config.json is that of the weights without a variant
+    files: dict[str, bytes | Path] = {} if in_place else dict(_companions(opened.snapshot))
     if dtype is not None and opened.config is not None and not is_beside:
         files[CONFIG_NAME] = _config_with_dtype(opened.config, dtype)
     with progress("converting", opened.weights.nbytes) as advance:

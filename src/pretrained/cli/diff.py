@@ -26,7 +26,7 @@ _TITLES = {
 }
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Compare two checkpoints tensor by tensor.")
 @click.argument("a")
 @click.argument("b")
 @click.option("--rtol", type=float, default=0.0, show_default=True, help="Tolerance relative to B.")

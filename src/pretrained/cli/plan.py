@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show what a load would do.")
 @click.argument("source")
 @click.option(
     "--class",
@@ -137,19 +137,22 @@ def _choose_class(name: str | None, snapshot: Any) -> tuple[Any, str | None]:
 
         named = read_config_dict(snapshot).get("architectures")
         first = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
-        if first is not None and first in dir(pretrained):
-            return getattr(pretrained, first), None
-        return pretrained.AutoModel, f"config.json names {first or 'no architecture'}; planned for AutoModel"
+        # The name is the file's: it may choose among our model classes and call nothing else.
+        found = getattr(pretrained, first) if first is not None and first in dir(pretrained) else None
+        if isinstance(found, type) and "_choose" in dir(found):
+            return found, None
+        named_words = "no architecture" if first is None else f"{first!r:.100}, which is not known here"
+        return pretrained.AutoModel, f"config.json names {named_words}; planned for AutoModel"
     if ":" in name:
         return _import_class(name), None
     if name not in dir(pretrained):
         near = difflib.get_close_matches(name, dir(pretrained), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise InvalidOptionError(
-            f"--class {name}: no such class{hint} Others are named package.module:Class", key="class"
+            f"--class {name}: this library has no such class{hint} Others are named package.module:Class", key="class"
         )
     found = getattr(pretrained, name)
-    if getattr(found, "_choose", None) is None:
+    if not isinstance(found, type) or "_choose" not in dir(found):
         raise InvalidOptionError(f"--class {name}: that is no model class", key="class")
     return found, None
 

@@ -1,4 +1,4 @@
-"""`pretrained verify`: whether the files of a checkpoint are whole, agree with each other, and are what was recorded."""
+"""`pretrained verify`: whether the files of a checkpoint are whole, agree, and are what was recorded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..checkpoint.commit import Stage
 from ..checkpoint.files import read_json, safe_join
 from ..checkpoint.find import Weights, find_checkpoint, is_weight_file
 from ..checkpoint.windows import num_bad_values
-from ..errors import ConfigError, IntegrityError, InvalidOptionError, PretrainedError, SourceError
+from ..errors import ConfigError, HubError, IntegrityError, InvalidOptionError, PretrainedError, SourceError
 from ..hub.snapshot import FolderSnapshot
 from ..options import WeightOptions
 from .command import FINDING, FINE, Command, Where, source_options
@@ -30,6 +30,7 @@ _CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
 _INDEX = re.compile(r".+\.index(\..+)?\.json")
 _VARIANT = re.compile(r"model\.(?P<single>[^/]+?)\.safetensors|model\.safetensors\.index\.(?P<index>[^/]+)\.json")
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\..+")
+_WHOLE = "(the checkpoint)"  # the row of what concerns no single file
 _MAX_NAMED = 8  # tensors named in one remark
 
 
@@ -80,7 +81,7 @@ class Verification:
         if name not in self.files:
             checked = self.files[name] = Checked(name)
             if name in self.names:
-                with suppressing_into(checked):
+                with _noted_in(checked):
                     checked.path = _path(self.snapshot, name)
                     checked.size = os.stat(checked.path).st_size
         return self.files[name]
@@ -96,7 +97,9 @@ class Verification:
         for name, checked in self.files.items():
             if _SHARD.fullmatch(name) and name not in listed and self.only is None:
                 checked.notes.append("no index lists it")
-        if self.only is None:
+        if not self.opened and self.is_good:
+            self._check_without_weights(variant)
+        elif self.only is None:
             self._check_as_loaded(variant)
         for name in _CONFIGS:
             if name in self.names:
@@ -130,14 +133,24 @@ class Verification:
     def _check_as_loaded(self, variant: str | None) -> None:
         """What a load of each variant would open must be one checkpoint, not two."""
         matches = [match for name in self.names if (match := _VARIANT.fullmatch(name)) and not _SHARD.fullmatch(name)]
-        found = {None: None, **dict.fromkeys(match["single"] or match["index"] for match in matches)}
-        variants = [variant] if variant is not None else list(found)
-        if variant is None and len(variants) > 1 and not any(is_weight_file(name) for name in self.names):
-            variants.remove(None)
+        variants: list[str | None] = [variant]
+        if variant is None:
+            tagged = sorted({match["single"] or match["index"] for match in matches})
+            has_plain = not tagged or any(is_weight_file(name) for name in self.names)
+            variants = [None, *tagged] if has_plain else [*tagged]
         for one in variants:
-            if not any(checked.bad for checked in self.files.values()):
-                with self.file("(the checkpoint)").looking_at(f"as loaded{f' with variant={one}' if one else ''}"):
+            if self.is_good:
+                with self.file(_WHOLE).looking_at(f"as loaded{f' with variant={one}' if one else ''}"):
                     find_checkpoint(self.snapshot, WeightOptions(variant=one))
+
+    def _check_without_weights(self, variant: str | None) -> None:
+        """Where nothing can be opened, a list of checksums is still worth following; without one there is nothing."""
+        try:
+            find_checkpoint(self.snapshot, WeightOptions(variant=variant))
+        except SourceError as error:
+            if not any(map(is_sums_file, self.names)):
+                raise
+            self.file(_WHOLE).notes.append(str(error))
 
     def check_content(self) -> None:
         """Every recorded checksum."""
@@ -154,7 +167,8 @@ class Verification:
 
     def _recorded(self) -> dict[str, list[Recorded]]:
         recorded: dict[str, list[Recorded]] = {}
-        relevant = set(self.files) if self.only is not None else None
+        # Of a folder everything that is listed; else what there is a row for, so that nothing is fetched for it.
+        relevant = set(self.files) if self.only is not None or self.snapshot.folder is None else None
         for name in self.names:
             if is_sums_file(name):
                 checked = self.file(name)
@@ -225,10 +239,12 @@ class Verification:
 
 
 @contextmanager
-def suppressing_into(checked: Checked) -> Iterator[None]:
-    """Errors of the system or ours become what is wrong with the file."""
+def _noted_in(checked: Checked) -> Iterator[None]:
+    """Errors of the system or ours become what is wrong with the file; a hub that cannot be reached is no such thing."""
     try:
         yield
+    except HubError:
+        raise
     except OSError as error:
         checked.bad.append(str(error) if isinstance(error, PretrainedError) else error.strerror or str(error))
 
@@ -238,7 +254,7 @@ def _path(snapshot: Snapshot, name: str) -> Path:
     return snapshot.path(name) if snapshot.folder is None else safe_join(snapshot.folder, name)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Check files, agreement and checksums.")
 @click.argument("source")
 @click.option("--data", "with_data", is_flag=True, help="Read every tensor too, and report NaN and infinities.")
 @click.option("--write-checksums", is_flag=True, help=f"Record a {SUMS} in the folder, if all is well.")
@@ -272,6 +288,10 @@ def verify(source: str, with_data: bool, write_checksums: bool, as_json: bool, w
 
 def _require_own_folder(snapshot: Snapshot) -> None:
     folder = snapshot.folder
+    if getattr(snapshot, "only", None) is not None:
+        raise InvalidOptionError(
+            f"--write-checksums records a whole folder; {snapshot.name} is one file of it", key="write_checksums"
+        )
     if folder is None or snapshot.commit is not None or folder.parent.name == "snapshots":
         raise InvalidOptionError(
             f"--write-checksums: {snapshot.name} is in a hub cache, which keeps checksums of its own; give a folder",
@@ -332,9 +352,8 @@ def _document(run: Verification, written: int | None) -> Mapping[str, Any]:
 def _print(run: Verification, written: int | None) -> None:
     rows = []
     for checked in run.files.values():
-        looked = ", ".join(
-            f"{what} ({', '.join(checked.content)})" if what == "content" else what for what in checked.done
-        )
+        where = f"content ({', '.join(checked.content)})"
+        looked = ", ".join(where if what == "content" else what for what in checked.done)
         size = "" if checked.size is None else f"{checked.size:,}"
         rows.append([checked.name, "bad" if checked.bad else "ok", size, looked])
     print_table([Column("file"), Column("is"), Column("bytes", True), Column("checked")], rows)

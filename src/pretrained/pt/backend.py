@@ -13,7 +13,7 @@ from torch import nn
 from .._types import Shape
 from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.plan_load import ParamSpec
-from .init import fill_buffers, initialise
+from .init import fresh_buffers, initialise
 from .skeleton import build_skeleton
 from .slots import Slot, collect_slots, dtype_name, specs_of, torch_dtype
 from .tying import tied_names
@@ -58,9 +58,14 @@ class TorchBackend:
         return specs
 
     def initialise(self, model: Any, specs: Sequence[ParamSpec], policy: DtypePolicy) -> None:
-        """Gives what the checkpoint lacks the values of a freshly built model; real values that are there stay."""
+        """Gives what the checkpoint lacks the values of a freshly built model, and computes buffers without memory."""
+        for slot, value in fresh_buffers(model, self._build):
+            self._undo.append((slot, slot.tensor))
+            slot.put(value)
+        if not specs:
+            return
         groups = {spec.name: self._groups[spec.name] for spec in specs}
-        self._undo = [(slot, slot.tensor) for group in groups.values() for _, slot in group]
+        self._undo += [(slot, slot.tensor) for group in groups.values() for _, slot in group]
         initialise(model, groups, self._build, is_fresh=self._is_fresh)
         for spec in specs:
             tensor = groups[spec.name][0][1].tensor
@@ -90,8 +95,7 @@ class TorchBackend:
             slot.put(new)
 
     def finish(self, model: Any, policy: DtypePolicy, renamed: Mapping[str, str]) -> None:
-        """Eval mode; buffers that are still on the meta device are computed; names that a save writes again are kept."""
-        fill_buffers(model, self._build)
+        """Eval mode; names that a save writes again are kept."""
         if renamed:
             model._loaded_names = dict(renamed)
         model.eval()
@@ -120,7 +124,7 @@ class TorchBackend:
         """A contiguous CPU tensor of its own memory."""
         if isinstance(array, torch.Tensor):
             return array.detach().to("cpu", torch_dtype(dtype), copy=True).contiguous()
-        return _from_numpy(np.ascontiguousarray(array)).to(torch_dtype(dtype))
+        return _from_numpy(np.require(array, requirements="C")).to(torch_dtype(dtype))
 
     def worker(self) -> None:
         """Keeps torch's own threads out of a thread of ours: several teams on few cores only wait for each other."""

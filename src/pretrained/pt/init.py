@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from .skeleton import build_skeleton
 from .slots import Slot
 
-__all__ = ["fill_buffers", "init_all", "initialise"]
+__all__ = ["fresh_buffers", "init_all", "initialise"]
 
 logger = logging.getLogger(__name__)
 
@@ -163,8 +163,8 @@ def _tensor_at(model: nn.Module, names: Iterable[str]) -> torch.Tensor | None:
     return None
 
 
-def fill_buffers(model: nn.Module, build: Callable[[], nn.Module] | None) -> None:
-    """Computes the buffers that are still on the meta device: they are in no checkpoint, only a constructor has them.
+def fresh_buffers(model: nn.Module, build: Callable[[], nn.Module] | None) -> list[tuple[Slot, torch.Tensor]]:
+    """Values of the buffers that no state dict holds and that are on the meta device: only a constructor has them.
 
     Raises:
         RuntimeError: there are such buffers and no way to construct the module anew.
@@ -173,10 +173,11 @@ def fill_buffers(model: nn.Module, build: Callable[[], nn.Module] | None) -> Non
         (name, Slot(module, key, True))
         for name, module in model.named_modules()
         for key, buffer in module._buffers.items()
-        if buffer is not None and buffer.is_meta
+        if buffer is not None and buffer.is_meta and key in module._non_persistent_buffers_set
     ]
     if not lacking:
-        return
+        return []
+    found: list[tuple[Slot, torch.Tensor]] = []
     fresh = None if build is None else build_skeleton(build)
     for name, slot in lacking:
         path = f"{name}.{slot.key}" if name else slot.key
@@ -186,4 +187,5 @@ def fill_buffers(model: nn.Module, build: Callable[[], nn.Module] | None) -> Non
             value = None if fresh is None else _tensor_at(fresh, [path])
         if value is None:
             raise RuntimeError(f"buffer {path} is on the meta device and in no checkpoint; build the module on the CPU")
-        slot.put(value.to(dtype=slot.tensor.dtype))
+        found.append((slot, value.to(dtype=slot.tensor.dtype)))
+    return found

@@ -46,5 +46,7 @@ class StateDict:
         return Entry(name, dtype, shape, MEMORY, -1, num_bytes(shape, dtype))
 
     def read(self, entry: Entry) -> Any:
-        """The array itself; who takes it copies it."""
-        return self.arrays[entry.name]
+        """The array; numpy's as a copy, so that nobody shares the caller's memory. A backend copies its framework's."""
+        array = self.arrays[entry.name]
+        copy = getattr(array, "copy", None)
+        return array if copy is None else copy()
