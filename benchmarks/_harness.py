@@ -255,11 +255,17 @@ def timed(result: dict[str, Any], key: str = "seconds") -> Iterator[None]:
 
 
 def warm_memory(nbytes: int) -> None:
-    """Touches and gives back memory, so that what follows does not pay the host for it; then forgets the peak."""
-    area = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    for offset in range(0, nbytes, mmap.PAGESIZE):
-        area[offset] = 1
-    area.close()
+    """Touches and gives back memory, so that what follows does not pay the host for it; then forgets the peak.
+
+    Once with small pages and once with huge ones, because the kernel takes them from different lists.
+    """
+    for advice in ("MADV_NOHUGEPAGE", "MADV_HUGEPAGE"):
+        area = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, advice):
+            area.madvise(getattr(mmap, advice))
+        for offset in range(0, nbytes, mmap.PAGESIZE):
+            area[offset] = 1
+        area.close()
     reset_peak()
 
 

@@ -20,8 +20,8 @@ from .checkpoint.find import Weights, find_checkpoint, settle
 from .checkpoint.formats.memory import MEMORY, StateDict
 from .checkpoint.plan_load import LoadPlan, plan_load
 from .checkpoint.rules import rules_from_mapping
-from .checkpoint.tensors import FileStamp
-from .configuration import CONFIG_NAME, PretrainedConfig, config_keys, read_config_dict
+from .checkpoint.tensors import FileStamp, count_elements
+from .configuration import CONFIG_NAME, PretrainedConfig, config_keys, config_path, read_config_dict
 from .errors import CheckpointChangedError, ConfigError, MismatchError, OptionError, PretrainedError
 from .generation.config import GenerationConfig, read_generation_config
 from .hub.ref import resolve
@@ -33,6 +33,7 @@ __all__ = ["Choose", "Stopwatch", "build_plan", "load", "load_weights", "read_co
 logger = logging.getLogger(__name__)
 
 _MAX_EMPTY_LAYERS = 512  # layers that a model may have whatever the checkpoint holds
+_MAX_EMPTY_SIZE = 2**22  # the same for any other size: a constructor may compute a table of as many rows
 _ATTEMPTS = 8  # a folder that is saved to over and over is given up on
 _PAUSE = 0.01  # seconds before the second attempt, and so much more before each further one
 
@@ -117,14 +118,14 @@ def _load_once(
     with watch.time("resolve"):
         snapshot = None if ref is None else settle(resolve(ref, options.source))
         before = _config_stamp(snapshot)
-        config = read_config(choose, snapshot, options)
+        config, rest = _read_config(choose, snapshot, options, keywords)
         cls = choose(config)[1]
-        arguments = _apply_keywords(cls, config, keywords)
+        arguments = _apply_keywords(cls, config, rest)
     with watch.time("find"):
         weights = _find_weights(snapshot, options, backend)
         _check_plausible(config, weights)
     with watch.time("skeleton"):
-        model = backend.skeleton(lambda: cls(config, *model_args, **arguments))
+        model = _build(backend, lambda: cls(config, *model_args, **arguments), snapshot, options)
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch)
     if snapshot is not None and _config_stamp(snapshot) != before:
         raise CheckpointChangedError(f"{snapshot.name} was replaced while it was being loaded", path=snapshot.name)
@@ -134,6 +135,15 @@ def _load_once(
     if snapshot is not None and snapshot.commit:
         config._commit_hash = snapshot.commit
     return model, report
+
+
+def _build(backend: Backend, build: Callable[[], Any], snapshot: Snapshot | None, options: LoadOptions) -> Any:
+    try:
+        return backend.skeleton(build)
+    except ConfigError as error:
+        if snapshot is not None and options.config is None:
+            error.at(config_path(snapshot))  # what the model class complains of is in that file
+        raise
 
 
 def load_weights(
@@ -189,6 +199,7 @@ def build_plan(
         policy,
         prefix=getattr(cls, "base_model_prefix", ""),
         rules=(*getattr(cls, "_rules", ()), *rules_from_mapping(options.key_mapping)),
+        aliases=weights.aliases,
         ignore_missing=_declared(cls, "_keys_to_ignore_on_load_missing"),
         ignore_unexpected=_declared(cls, "_keys_to_ignore_on_load_unexpected"),
         source=_name_of(weights),
@@ -214,7 +225,14 @@ def read_config(choose: Choose, snapshot: Snapshot | None, options: LoadOptions)
     Raises:
         ConfigError: the config is damaged or impossible. OptionError: there is nowhere to read it from.
     """
-    given = options.config
+    return _read_config(choose, snapshot, options, {})[0]
+
+
+def _read_config(
+    choose: Choose, snapshot: Snapshot | None, options: LoadOptions, keywords: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """(the config, keywords that are not yet in it). What is read is built with them, so that all that follows fits."""
+    given, rest = options.config, dict(keywords)
     if isinstance(given, PretrainedConfig):
         config = copy.deepcopy(given)
     else:
@@ -222,12 +240,13 @@ def read_config(choose: Choose, snapshot: Snapshot | None, options: LoadOptions)
             snapshot = settle(resolve(given, options.source))
         if snapshot is None:
             raise OptionError("without a folder or name, pass config= and state_dict=", key="config")
-        values = {**read_config_dict(snapshot), "_name_or_path": snapshot.name}
-        config = choose(values)[0].from_dict(values)
+        place = {"_name_or_path": snapshot.name, "_config_file": str(config_path(snapshot))}
+        values = {**read_config_dict(snapshot), **place}
+        config, rest = choose(values)[0].from_dict(values, return_unused_kwargs=True, **keywords)
         _compare_types(values, config)
     if options.attn_implementation is not None:
         config._attn_implementation = options.attn_implementation
-    return config
+    return config, rest
 
 
 def _compare_types(values: Mapping[str, Any], config: Any) -> None:
@@ -293,7 +312,7 @@ def _find_weights(snapshot: Snapshot | None, options: LoadOptions, backend: Back
 
 
 def _check_plausible(config: Any, weights: Weights) -> None:
-    """A layer has at least one tensor; a config that asks for many more layers than that is not built at all."""
+    """Refuses, before anything is built, a config with many more layers than tensors or a size beyond all of them."""
     layers = getattr(config, "num_hidden_layers", None)
     if isinstance(layers, int) and layers > max(len(weights.entries), _MAX_EMPTY_LAYERS):
         raise ConfigError(
@@ -301,6 +320,16 @@ def _check_plausible(config: Any, weights: Weights) -> None:
             key="num_hidden_layers",
             path=_name_of(weights),
         )
+    sizes = {name: getattr(config, name, None) for name in type(config).positive}
+    large = {name: size for name, size in sizes.items() if isinstance(size, int) and size > _MAX_EMPTY_SIZE}
+    held = sum(count_elements(entry.shape) for entry in weights.entries.values()) if large else 0
+    for name, size in large.items():
+        if size > held:
+            raise ConfigError(
+                f"config key {name!r} is {size}, and {_name_of(weights)} holds {held} numbers in all",
+                key=name,
+                path=_name_of(weights),
+            )
 
 
 def _compare_twins(plan: LoadPlan, loaded: Loaded, weights: Weights, backend: Backend) -> None:

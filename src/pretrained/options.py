@@ -226,12 +226,17 @@ def _check_patterns(key_mapping: Mapping[str, str]) -> None:
         )
     for pattern, replacement in key_mapping.items():
         try:
-            re.compile(pattern).sub(replacement, "")  # a wrong group in the replacement shows at once
+            compiled = re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise _bad_pattern(f"{pattern!r:.200} is no regular expression: {error}") from None
+        try:
+            compiled.sub(replacement, "")  # a group that is not there shows at once
         except (re.error, TypeError, IndexError) as error:
-            raise InvalidOptionError(
-                f"key_mapping: {pattern!r:.200} → {replacement!r:.200} is no pattern with its replacement: {error}",
-                key="key_mapping",
-            ) from None
+            raise _bad_pattern(f"{replacement!r:.200} is no replacement for {pattern!r:.200}: {error}") from None
+
+
+def _bad_pattern(reason: str) -> InvalidOptionError:
+    return InvalidOptionError(f"key_mapping: {reason}", key="key_mapping")
 
 
 def unknown_keyword(name: str, others: Iterable[str] = ()) -> OptionError:

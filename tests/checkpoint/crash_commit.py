@@ -224,10 +224,8 @@ class Tally:
             self.complaints.append(f"{line}: {words}")
 
     def report(self) -> bool:
-        for line, (right, total) in self.lines.items():
-            print(f"{line}: {right}/{total} old or new")
-        for complaint in self.complaints[:20]:
-            print("  ", complaint)
+        print(*(f"{line}: {right}/{total} old or new" for line, (right, total) in self.lines.items()), sep="\n")
+        print(*(f"   {complaint}" for complaint in self.complaints[:20]), sep="\n")
         return all(right == total for right, total in self.lines.values())
 
 
@@ -384,10 +382,11 @@ def main() -> int:
     parser.add_argument("--deeper", type=int, default=1, help="kill the recovery of every so-many-th kill; 0: of none")
     parser.add_argument("--naive", action="store_true", help="save in place instead")
     parser.add_argument("--faults", action="store_true", help="errors at every operation as well")
+    parser.add_argument("--folder", help="where to save; the temporary folder of the system if not given")
     options = parser.parse_args()
     how = save_naively if options.naive else save
     tally = Tally()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         base = Path(os.path.realpath(name)) / "base"
         for exchange in (True, False) if has_exchange(Path(name) / "probe") else (False,):
             kill_everywhere(tally, base, exchange=exchange, how=how, deeper=options.deeper)

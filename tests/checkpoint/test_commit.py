@@ -467,6 +467,14 @@ def test_savers_in_threads(folder: Path) -> None:
     assert not crash.leftovers(folder)
 
 
+def test_lock_is_free_although_a_child_has_it_open(folder: Path) -> None:
+    lock = commit_lock.acquire(folder / commit_log.LOCK)
+    copy = os.dup(lock._fd)  # what a fork leaves in the child
+    lock.release()
+    commit_lock.acquire(folder / commit_log.LOCK).release()
+    os.close(copy)
+
+
 def test_lock_that_vanishes_while_it_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take, calls = commit_lock._lock, []
 
@@ -571,7 +579,11 @@ def overlaid(folder: Path) -> dict[str, str]:
 def test_overlay_where_nothing_can_be_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, has_lock: bool
 ) -> None:
-    die_at(folder, "replace", count)
+    def save(stage: Stage) -> None:
+        stage.remove("config.json")  # a word that is taken back
+        write_shards(stage)
+
+    die_at(folder, "replace", count, save=save)
     if not has_lock:
         (folder / commit_log.LOCK).unlink()
     before = sorted(folder.rglob("*"))

@@ -9,6 +9,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,18 +35,22 @@ OVER, FEWER, FIRST, LINKS = (crash.SCENARIOS[index] for index in (1, 3, 4, 5))
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return tmp_path.resolve() / "base"
+def base() -> Iterator[Path]:
+    """In memory where that is possible: thousands of small folders, and a busy disk would take minutes."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name).resolve() / "base"
 
 
-def run_script(*arguments: str) -> tuple[int, dict[str, tuple[int, int]], str]:
-    result = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+def run_script(base: Path, *arguments: str) -> tuple[int, dict[str, tuple[int, int]], str]:
+    command = [sys.executable, str(SCRIPT), "--folder", str(base.parent), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = re.findall(r"^(\S.*): (\d+)/(\d+) old or new$", result.stdout, re.MULTILINE)
     return result.returncode, {line: (int(right), int(total)) for line, right, total in lines}, result.stdout
 
 
-def test_killed_saves_leave_old_or_new() -> None:
-    code, lines, text = run_script("--runs", "12", "--deeper", "61")
+def test_killed_saves_leave_old_or_new(base: Path) -> None:
+    code, lines, text = run_script(base, "--runs", "12", "--deeper", "61")
     assert code == 0, text
     assert all(right == total for right, total in lines.values()), text
     assert lines["random kills"] == (12, 12)
@@ -52,8 +58,8 @@ def test_killed_saves_leave_old_or_new() -> None:
     assert lines["kill in the recovery too"][1] > 50
 
 
-def test_the_harness_can_fail() -> None:
-    code, lines, text = run_script("--runs", "0", "--deeper", "0", "--naive")
+def test_the_harness_can_fail(base: Path) -> None:
+    code, lines, text = run_script(base, "--runs", "0", "--deeper", "0", "--naive")
     assert code == 1
     right, total = lines["kill at every operation, redo log"]
     assert right < total / 2, text

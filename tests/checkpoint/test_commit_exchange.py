@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -161,6 +162,20 @@ def without_linked_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", refuse)
 
 
+def over_files_of_another_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = os.stat
+
+    def elsewhere(path: object, **keywords: object) -> object:
+        status = stat(path, **keywords)
+        if path != folder:
+            return status
+        fields = {name: getattr(status, name) for name in ("st_mode", "st_uid", "st_gid", "st_ino")}
+        return SimpleNamespace(**fields, st_dev=status.st_dev + 1)
+
+    monkeypatch.setattr(os.path, "ismount", lambda path: False)
+    monkeypatch.setattr(os, "stat", elsewhere)
+
+
 def with_access_list(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "listxattr", lambda path: [commit_exchange.ACCESS_LIST])
 
@@ -185,6 +200,7 @@ def without_the_call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         without_links,
         without_linked_links,
         with_access_list,
+        over_files_of_another_device,
         beside_a_foreign_twin,
         without_the_call,
     ],

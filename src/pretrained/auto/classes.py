@@ -7,7 +7,7 @@ from typing import Any
 
 from .._types import PathLike
 from ..configuration import PretrainedConfig
-from ..errors import ConfigError, InvalidOptionError, OptionError
+from ..errors import ConfigError, InvalidOptionError, MissingFrameworkError, OptionError
 from ..options import split_load_options
 from . import registry
 
@@ -66,10 +66,10 @@ class _AutoModel:
         model_type nobody knows and InvalidOptionError for a family that has no such head.
         """
         from ..loading import load
-        from ..pt.backend import TorchBackend
 
+        backend = _torch_backend(cls.__name__)
         options, keywords = split_load_options({"config": config, **kwargs})
-        model, report = load(cls._choose, pretrained_model_name_or_path, options, keywords, TorchBackend, model_args)
+        model, report = load(cls._choose, pretrained_model_name_or_path, options, keywords, backend, model_args)
         return (model, report) if options.output_loading_info else model
 
     @classmethod
@@ -89,8 +89,30 @@ class _AutoModel:
 
     @classmethod
     def register(cls, config_class: type[PretrainedConfig], model_class: type, exist_ok: bool = False) -> None:
-        """Makes `model_class` what this head means for `config_class`."""
+        """Makes `model_class` what this head means for `config_class`.
+
+        Raises:
+            InvalidOptionError: the model class is built from another config, or the place is taken.
+        """
+        wanted = getattr(model_class, "config_class", None)
+        if wanted is not None and not issubclass(config_class, wanted):
+            raise InvalidOptionError(
+                f"{model_class.__name__} is built from {wanted.__name__}, not {config_class.__name__}",
+                key="config_class",
+            )
         registry.register((cls.__name__, config_class), model_class, exist_ok=exist_ok)
+
+
+def _torch_backend(name: str) -> Any:
+    try:
+        from ..pt.backend import TorchBackend
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingFrameworkError(
+            f"{name} needs torch, which is not installed: pip install 'pretrained[torch]'", key=name
+        ) from error
+    return TorchBackend
 
 
 class AutoModel(_AutoModel):

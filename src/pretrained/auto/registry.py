@@ -71,12 +71,13 @@ def config_class_for(values: Mapping[str, Any], source: str = "") -> type[Pretra
     """
     model_type = values.get("model_type")
     where = f"{source}: " if source else ""
+    path = values.get("_config_file", source or None)
     if not isinstance(model_type, str) or not model_type:
         raise ConfigError(
             f"{where}config.json has no usable model_type (found {model_type!r:.80}); load with the model's own class, "
             f"or set it to one of: {', '.join(known_types())}",
             key="model_type",
-            path=source or None,
+            path=path,
         )
     if model_type in _own_configs:
         return _own_configs[model_type]
@@ -84,19 +85,19 @@ def config_class_for(values: Mapping[str, Any], source: str = "") -> type[Pretra
         found: type[PretrainedConfig] = _import(model_type, _family(model_type).config)
         return found
     if isinstance(values.get("auto_map"), Mapping):
+        code = ", ".join(sorted(map(str, values["auto_map"].values())))[:300]
         raise UntrustedCodeError(
-            f"{where}model_type {model_type!r:.80} is unknown and the checkpoint brings code for it "
-            f"({', '.join(sorted(map(str, values['auto_map'].values())))[:300]}), which is not run. Read it, then import "
-            "its classes yourself and call AutoConfig.register and AutoModel.register",
+            f"{where}model_type {model_type!r:.80} is unknown and the checkpoint brings code for it ({code}), which is "
+            "not run. Read it, then import its classes yourself and call AutoConfig.register and AutoModel.register",
             key="auto_map",
-            path=source or None,
+            path=path,
         )
     near = difflib.get_close_matches(model_type, known_types(), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ConfigError(
         f"{where}unknown model_type {model_type!r:.80}{hint} Known: {', '.join(known_types())}",
         key="model_type",
-        path=source or None,
+        path=path,
     )
 
 

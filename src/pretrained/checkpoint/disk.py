@@ -9,10 +9,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import CheckpointChangedError
+from ..errors import CheckpointChangedError, WeightsFormatError
 from .files import open_regular, stamp_of
 from .tensors import FileStamp
 
@@ -35,7 +36,8 @@ _MAX_WORKERS = 4  # more readers do not help a disk, and contend for page-table 
 _PREFETCH_STEP = 2**20  # a longer WILLNEED is cut off by the kernel's read-ahead limit
 _PROBES = 24
 
-# statfs magic numbers of file systems where a page fault is a round trip: NFS, SMB, CIFS, FUSE, 9p, Ceph, Lustre, AFS, GPFS.
+# statfs magic numbers of file systems where a page fault is a round trip:
+# NFS, SMB, CIFS, SMB2, FUSE, 9p, Ceph, Lustre, AFS, GPFS.
 _REMOTE = frozenset(
     {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x65735546, 0x01021997, 0x00C36400, 0x0BD00BD0, 0x5346414F, 0x47504653}
 )
@@ -83,7 +85,7 @@ def map_file(path: Path, stamp: FileStamp | None) -> mmap.mmap:
     Raises:
         CheckpointChangedError: the file is not the one whose header was read.
     """
-    fd = open_regular(path)
+    fd = _open_again(path)
     try:
         require_unchanged(path, stamp_of(fd), stamp)
         # NORESERVE: a map larger than memory is fine as long as nobody writes to all of it.
@@ -93,6 +95,11 @@ def map_file(path: Path, stamp: FileStamp | None) -> mmap.mmap:
         return area
     finally:
         os.close(fd)
+
+
+def _open_again(path: Path) -> int:
+    """A descriptor of a file whose header was read before; if it is gone, or no file now, it was replaced."""
+    return open_regular(path, error=CheckpointChangedError, missing=CheckpointChangedError)
 
 
 def require_unchanged(path: Path, now: FileStamp, then: FileStamp | None) -> None:
@@ -114,10 +121,14 @@ def allocate(nbytes: int) -> memoryview:
     """
     if nbytes < _HUGE_PAGE:
         return memoryview(bytearray(nbytes))
-    arena = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        arena = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"no memory for a tensor of {nbytes} bytes") from error
     if _has_huge_pages():
         # Faulting 4 KiB at a time is most of the cost of a copy: 0.2 s instead of 0.7 s for 2 GB.
-        arena.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # a kernel without them
+            arena.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(arena)
 
 
@@ -131,17 +142,23 @@ def read_extents(path: Path, stamp: FileStamp | None, extents: Iterable[Extent])
 
     Raises:
         CheckpointChangedError: the file is not the one whose header was read, or ended early.
-        OSError: as the system gives it.
+        WeightsFormatError: the system cannot read it.
     """
     pieces = list(_pieces(extents))
-    fd = open_regular(path)
+    fd = _open_again(path)
     try:
         require_unchanged(path, stamp_of(fd), stamp)
 
         def fill(piece: Extent) -> None:
             done = 0
             while done < len(piece.target):
-                count = os.preadv(fd, [piece.target[done:]], piece.offset + done)
+                try:
+                    count = os.preadv(fd, [piece.target[done:]], piece.offset + done)
+                except OSError as error:
+                    reason = f"cannot be read at byte {piece.offset + done}: {error.strerror}"
+                    raise WeightsFormatError(
+                        f"{path}: {reason}", path=path, reason=reason, offset=piece.offset + done
+                    ) from error
                 if count == 0:
                     raise CheckpointChangedError(f"{path} became shorter while it was being read", path=path)
                 done += count
@@ -191,8 +208,13 @@ def prefetch(fd: int, size: int) -> threading.Thread | None:
     """
     if "posix_fadvise" not in vars(os) or is_resident(fd, size):
         return None
-    thread = threading.Thread(target=_read_ahead, args=(os.dup(fd), size), name="pretrained-prefetch", daemon=True)
-    thread.start()
+    own = os.dup(fd)
+    thread = threading.Thread(target=_read_ahead, args=(own, size), name="pretrained-prefetch", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads; it was only to be faster
+        os.close(own)
+        return None
     return thread
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ConfigError, InvalidOptionError
 from .tensors import BITS, Entry
 
-__all__ = ["DtypePolicy", "can_overflow", "dtype_name", "is_complex", "is_floating", "known_dtype"]
+__all__ = ["DtypePolicy", "can_hold", "can_overflow", "dtype_name", "is_complex", "is_floating", "known_dtype"]
 
 _FLOATING = frozenset(name for name in BITS if "float" in name)
 
@@ -49,6 +49,19 @@ def dtype_name(dtype: Any, key: str = "dtype") -> str:
     if name is None:
         raise InvalidOptionError(f"{key}={dtype!r:.80} is no dtype; one of: {', '.join(sorted(_FLOATING))}", key=key)
     return name
+
+
+def can_hold(target: str, source: str) -> bool:
+    """Whether every value of the integer or boolean dtype `source` is one of `target`."""
+    (low, high), (least, most) = _extremes(source), _extremes(target)
+    return least <= low and high <= most
+
+
+def _extremes(dtype: str) -> tuple[int, int]:
+    if dtype == "bool":
+        return 0, 1
+    bits = BITS[dtype]
+    return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def known_dtype(dtype: Any) -> str | None:

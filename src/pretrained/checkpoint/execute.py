@@ -9,7 +9,7 @@ arrange  layout ops, or a format that only its own reader understands: through a
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,12 +78,15 @@ def _load_file(container: Container, steps: Sequence[Step], sink: Sink, loaded: 
             cast.append(step)
         else:
             other.append(step)
-    if plain and use_mmap and not is_remote(container.path):
-        _map(container, plain, sink, loaded)
-    elif plain:
-        _read(container, plain, sink, loaded)
+    can_map = use_mmap and not is_remote(container.path)
+    mapped = [step for step in plain if can_map and not step.is_copy and _is_aligned(step)]
+    if mapped:
+        _map(container, mapped, sink, loaded)
+    if len(mapped) < len(plain):
+        taken = {step.param for step in mapped}
+        _read(container, [step for step in plain if step.param not in taken], sink, loaded)
     if cast:
-        _cast(container, cast, sink, loaded)
+        _cast(container, cast, sink, loaded, can_map=can_map)
     for step in other:
         array = container.read(step.entry)
         loaded.values[step.param] = sink.from_array(apply_ops(step.ops, array), step.dtype)
@@ -91,17 +94,22 @@ def _load_file(container: Container, steps: Sequence[Step], sink: Sink, loaded: 
     _note_overflow([*cast, *other], sink, loaded)
 
 
+def _is_aligned(step: Step) -> bool:
+    """Whether the elements lie at multiples of their size; old files have headers of any length."""
+    return step.entry.offset % max(1, BITS[step.dtype] // 8) == 0
+
+
 def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
     area = map_file(container.path, container.stamp)
     view, values = sink.view, loaded.values
-    for param, entry, dtype, shape, _ in steps:
+    for param, entry, dtype, shape, *_ in steps:
         values[param] = view(area, entry.offset, dtype, shape)
         loaded.bytes_mapped += entry.nbytes
 
 
 def _read(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
     extents = []
-    for param, entry, dtype, shape, _ in steps:
+    for param, entry, dtype, shape, *_ in steps:
         memory = allocate(entry.nbytes)
         loaded.values[param] = sink.view(memory, 0, dtype, shape)
         if entry.nbytes:
@@ -109,10 +117,9 @@ def _read(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loade
     loaded.bytes_read += read_extents(container.path, container.stamp, extents)
 
 
-def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
-    """Casts window by window out of a mapping and drops the pages behind, so that the source never adds up."""
-    area = map_file(container.path, container.stamp)
-    source = memoryview(area)
+def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, can_map: bool) -> None:
+    """Casts window by window, so that the source never adds up."""
+    read, done = _mapped_source(container) if can_map else _copied_source(container)
     windows: list[tuple[Step, memoryview, int, int]] = []
     for step in steps:
         memory = allocate(num_bytes(step.shape, step.dtype))
@@ -123,11 +130,32 @@ def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loade
         step, memory, start, stop = window
         size_in, size_out = BITS[step.entry.dtype] // 8, BITS[step.dtype] // 8
         first, last = step.entry.offset + start * size_in, step.entry.offset + stop * size_in
-        sink.cast(source[first:last], step.entry.dtype, memory[start * size_out : stop * size_out], step.dtype)
-        _drop_pages(area, first, last)
+        sink.cast(read(first, last), step.entry.dtype, memory[start * size_out : stop * size_out], step.dtype)
+        done(first, last)
 
     run(convert, windows, initializer=sink.worker)
     loaded.bytes_read += sum(step.entry.nbytes for step in steps)
+
+
+_Source = tuple[Callable[[int, int], memoryview], Callable[[int, int], None]]
+
+
+def _mapped_source(container: Container) -> _Source:
+    """(bytes of the file from a mapping, what drops their pages again)."""
+    area = map_file(container.path, container.stamp)
+    view = memoryview(area)
+    return lambda first, last: view[first:last], lambda first, last: _drop_pages(area, first, last)
+
+
+def _copied_source(container: Container) -> _Source:
+    """The same where the file shall not be mapped: a copy of each window."""
+
+    def read(first: int, last: int) -> memoryview:
+        window = memoryview(bytearray(last - first))
+        read_extents(container.path, container.stamp, [Extent(first, window)])
+        return window
+
+    return read, lambda first, last: None
 
 
 def _windows(step: Step) -> list[tuple[int, int]]:

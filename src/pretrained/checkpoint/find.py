@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,12 +44,14 @@ class Weights:
         entries: name → tensor, of all files.
         index: the index, if there are shards.
         unlisted: names that a shard holds and the index does not list.
+        aliases: second names that a file notes: name → name under which the tensor is in `entries`.
     """
 
     containers: dict[Path, Container] = field(default_factory=dict)
     entries: Mapping[str, Entry] = field(default_factory=dict)
     index: ShardIndex | None = None
     unlisted: list[str] = field(default_factory=list)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -63,6 +65,7 @@ class _Settled:
     def __init__(self, snapshot: Snapshot, overlay: Mapping[str, Path | None]) -> None:
         self._snapshot, self._overlay = snapshot, overlay
         self.name, self.commit, self.folder = snapshot.name, snapshot.commit, snapshot.folder
+        self.only = getattr(snapshot, "only", None)
 
     def names(self) -> Sequence[str]:
         kept = [name for name in self._snapshot.names() if name not in self._overlay]
@@ -147,7 +150,17 @@ def _path(snapshot: Snapshot, name: str) -> Path:
 
 def _open_single(snapshot: Snapshot, name: str) -> Weights:
     container = read_header(_path(snapshot, name))
-    return Weights({container.path: container}, container.entries)
+    return Weights({container.path: container}, container.entries, aliases=_aliases([container], container.entries))
+
+
+def _aliases(containers: Iterable[Container], entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Second names that a file's metadata gives to its tensors, as writers of tied weights note them."""
+    return {
+        alias: kept
+        for container in containers
+        for alias, kept in container.metadata.items()
+        if kept in container.entries and alias not in entries
+    }
 
 
 def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
@@ -168,7 +181,8 @@ def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
             "%s does not list %d tensors of its shards: %s", index.path, len(unlisted), ", ".join(unlisted[:5])
         )
     entries = {key: entry for container in by_name.values() for key, entry in container.entries.items()}
-    return Weights({c.path: c for c in by_name.values()}, entries, index, unlisted)
+    aliases = _aliases(by_name.values(), entries)
+    return Weights({c.path: c for c in by_name.values()}, entries, index, unlisted, aliases)
 
 
 def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOptions) -> SourceError:

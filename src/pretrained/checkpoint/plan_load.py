@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .._types import Shape
 from ..errors import ConfigError, MismatchError, TensorError
-from .dtypes import DtypePolicy, is_complex, is_floating
+from .dtypes import DtypePolicy, can_hold, is_complex, is_floating
 from .rules import Op, Rule, legacy_names, shape_after
 from .tensors import BITS, Entry, count_elements, num_bytes
 
@@ -36,13 +36,17 @@ class ParamSpec(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One tensor's way: the entry as it lies, through `ops`, into the parameter as `dtype`."""
+    """One tensor's way: the entry as it lies, through `ops`, into the parameter as `dtype`.
+
+    `is_copy` says that another step uses the same entry: this parameter needs memory of its own.
+    """
 
     param: str
     entry: Entry
     dtype: str
     shape: Shape
     ops: tuple[Op, ...] = ()
+    is_copy: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -98,6 +102,7 @@ class LoadPlan:
             TensorError: a tensor's dtype cannot become a parameter.
             ConfigError: the config asks for far more parameters than the checkpoint has.
         """
+        self._check_kinds()
         self._check_something_matches()
         complaints: list[str] = []
         if self.mismatched and (strict or not ignore_mismatched_sizes):
@@ -120,14 +125,15 @@ class LoadPlan:
             )
         self._check_extent()
 
-    def _check_something_matches(self) -> None:
+    def _check_kinds(self) -> None:
         for step in self.steps:
             if is_complex(step.entry.dtype) and not is_complex(step.dtype):
+                reason = f"tensor {step.entry.name} is {step.entry.dtype}; the parameter {step.param} is real"
                 raise TensorError(
-                    f"{step.entry.file}: tensor {step.entry.name} is {step.entry.dtype}; the parameter {step.param} is real",
-                    path=step.entry.file,
-                    tensor=step.entry.name,
+                    f"{step.entry.file}: {reason}", path=step.entry.file, tensor=step.entry.name, reason=reason
                 )
+
+    def _check_something_matches(self) -> None:
         if not self.steps and not self.mismatched and (self.initialise or self.unexpected):
             sample = ", ".join(self.unexpected[:3]) or "no tensors"
             wanted = ", ".join(spec.name for spec in self.initialise[:3])
@@ -156,6 +162,7 @@ def plan_load(
     *,
     prefix: str = "",
     rules: Sequence[Rule] = (),
+    aliases: Mapping[str, str] | None = None,
     ignore_missing: Iterable[str] = (),
     ignore_unexpected: Iterable[str] = (),
     source: str = "",
@@ -172,6 +179,7 @@ def plan_load(
         policy: the dtype of each floating parameter.
         prefix: the class's base_model_prefix.
         rules: renames and layout changes of the family, then of the caller; they are tried before anything else.
+        aliases: second names that the writer noted: name → name under which the tensor is at rest.
         ignore_missing: regular expressions; what they find is initialised without a word.
         ignore_unexpected: regular expressions; what they find is passed over without a word.
         source: the checkpoint's name, for messages. model: the class's.
@@ -179,6 +187,7 @@ def plan_load(
     plan = LoadPlan(source=source, model=model)
     wanted = {name: spec for spec in params for name in (spec.name, *spec.aliases)}
     chosen = _match(plan, entries, wanted, prefix, rules)
+    copies = _follow_aliases(plan, entries, wanted, prefix, rules, chosen, aliases) if aliases else frozenset()
     uniform = policy.default if policy.is_uniform else None
     steps = plan.steps
     for spec in params:
@@ -199,9 +208,9 @@ def plan_load(
                 plan.conflicts.append(f"{entry.name} is {entry.dtype} at rest and {dtype} in the model")
         else:
             dtype = spec.dtype
-            if is_floating(entry.dtype):
+            if entry.dtype != dtype and _loses(entry.dtype, dtype):
                 plan.conflicts.append(f"{entry.name} is {entry.dtype} at rest and {dtype} in the model")
-        steps.append(Step(spec.name, entry, dtype, spec.shape, ops))
+        steps.append(Step(spec.name, entry, dtype, spec.shape, ops, spec.name in copies))
     plan.missing = _without(plan.missing, ignore_missing)
     plan.unexpected = _without(plan.unexpected, ignore_unexpected)
     return plan
@@ -217,17 +226,11 @@ def _match(
     chosen: dict[str, _Found] = {}
     rank: dict[str, tuple[int, int]] = {}
     for key, entry in entries.items():
-        name, ops, how = key, (), 0
-        if rules:
-            name, ops, how = _through_rules(key, rules)
-        if name not in wanted:
-            name, how = _other_spelling(name, wanted, prefix)
+        name, ops, how = _place_of(key, wanted, prefix, rules)
         spec = wanted.get(name)
         if spec is None:
             plan.unexpected.append(key)
             continue
-        if key != name and how == _BY_RULE:
-            plan.renamed[spec.name] = key
         # Of several entries for one parameter the plainest name wins, and the parameter's own over an alias.
         here = (how, 0 if name == spec.name else 1)
         if (previous := chosen.get(spec.name)) is not None:
@@ -235,16 +238,60 @@ def _match(
             _note_double(plan, spec, loser, tied=rank[spec.name][1] != here[1] or here[1] == 1)
             if loser is entry:
                 continue
+            plan.renamed.pop(spec.name, None)
+        if key != name and how == _BY_RULE:
+            plan.renamed[spec.name] = key
         chosen[spec.name] = (entry, ops)
         rank[spec.name] = here
     return chosen
 
 
+def _follow_aliases(
+    plan: LoadPlan,
+    entries: Mapping[str, Entry],
+    wanted: Mapping[str, ParamSpec],
+    prefix: str,
+    rules: Sequence[Rule],
+    chosen: dict[str, _Found],
+    aliases: Mapping[str, str],
+) -> frozenset[str]:
+    """Fills what is still missing with tensors noted under a second name; returns the parameters that have to copy."""
+    used = {entry.name for entry, _ in chosen.values()}
+    copies = set()
+    for alias, kept in aliases.items():
+        name, ops, _ = _place_of(alias, wanted, prefix, rules)
+        spec = wanted.get(name)
+        if spec is None or spec.name in chosen or kept not in entries:
+            continue
+        chosen[spec.name] = (entries[kept], ops)
+        if entries[kept].name in used:
+            copies.add(spec.name)
+        used.add(entries[kept].name)
+    plan.unexpected = [name for name in plan.unexpected if entries[name].name not in used]
+    return frozenset(copies)
+
+
+def _loses(source: str, target: str) -> bool:
+    """Whether a tensor that is no floating parameter can change its values on the way."""
+    return is_floating(source) or not (is_complex(source) or is_complex(target) or can_hold(target, source))
+
+
 _BY_RULE = 1
 
 
+def _place_of(
+    key: str, wanted: Mapping[str, ParamSpec], prefix: str, rules: Sequence[Rule]
+) -> tuple[str, tuple[Op, ...], int]:
+    """(the model's name of what is called `key` at rest, layout changes, how far from the original the name is)."""
+    name, ops, how = _through_rules(key, rules) if rules else (key, (), 0)
+    if name not in wanted:
+        name, how = _other_spelling(name, wanted, prefix)
+    return name, ops, how
+
+
 def _through_rules(key: str, rules: Sequence[Rule]) -> tuple[str, tuple[Op, ...], int]:
-    name, ops = key, ()
+    name = key
+    ops: tuple[Op, ...] = ()
     for rule in rules:
         if (renamed := rule.rename(name)) is not None:
             name, ops = renamed, (*ops, *rule.ops)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from .._types import Shape
 from ..errors import SaveError
 from .find import INDEX, SINGLE, is_weight_file, variant_name
+from .index import MAX_SHARDS
 from .tensors import num_bytes
 
 __all__ = ["SavePlan", "Stored", "plan_save"]
@@ -87,6 +88,10 @@ def plan_save(
         room -= tensor.nbytes
     groups = groups or [[]]
     plan.total_size = sum(tensor.nbytes for tensor in kept)
+    if len(groups) > MAX_SHARDS:
+        raise SaveError(
+            f"{len(groups)} files of {max_shard_size} bytes; there can be {MAX_SHARDS}: raise max_shard_size"
+        )
     if len(groups) == 1:
         plan.shards[variant_name(SINGLE, variant)] = groups[0]
     else:

@@ -22,7 +22,8 @@ class Op(Protocol):
     """A change of layout that loses nothing."""
 
     @property
-    def inverse(self) -> Op: ...
+    def inverse(self) -> Op:
+        """The op that undoes this one."""
 
     def shape(self, shape: Shape) -> Shape:
         """The shape this op makes of `shape`. Raises ValueError if it cannot."""

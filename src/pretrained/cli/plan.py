@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.find import Weights, find_checkpoint
 from ..checkpoint.tensors import num_bytes
 from ..errors import InvalidOptionError, MissingFrameworkError, PretrainedError
-from ..options import LoadOptions
+from ..options import LoadOptions, split_load_options
 from ..report import human_bytes
 from .command import FINDING, FINE, Command, Where, source_options
 from .key_map import parse_key_map
@@ -53,14 +54,14 @@ def plan(
 
     Builds the model without memory and reads headers only. Exit code 1 if the load would fail.
     """
-    options = LoadOptions(
-        source=where.source,
-        weights=where.weights,
-        dtype=dtype,
-        strict=strict,
-        ignore_mismatched_sizes=ignore_mismatched_sizes,
-        key_mapping=parse_key_map(key_map) or None,
-    )
+    keywords = {
+        "variant": where.variant,
+        "dtype": dtype,
+        "strict": strict,
+        "ignore_mismatched_sizes": ignore_mismatched_sizes,
+        "key_mapping": parse_key_map(key_map) or None,
+    }
+    options, _ = split_load_options(keywords)
     made, policy, note = _make(source, class_name, options, where)
     try:
         made.check(strict=strict, ignore_mismatched_sizes=ignore_mismatched_sizes)
@@ -168,7 +169,19 @@ def _import_class(name: str) -> Any:
         ) from error
     if not callable(found):
         raise InvalidOptionError(f"--class {name} is a {type(found).__name__}, not a class", key="class")
+    if "_choose" not in dir(found):
+        _require_no_arguments(name, found)
     return found
+
+
+def _require_no_arguments(name: str, build: Any) -> None:
+    try:
+        inspect.signature(build).bind()
+    except (TypeError, ValueError) as error:
+        raise InvalidOptionError(
+            f"--class {name}: {error}; a class that is no PreTrainedModel, or a function, is called without arguments",
+            key="class",
+        ) from None
 
 
 def _how(step: Step, remote: dict[Any, bool]) -> str:

@@ -240,7 +240,7 @@ class Verification:
 
 @contextmanager
 def _noted_in(checked: Checked) -> Iterator[None]:
-    """Errors of the system or ours become what is wrong with the file; a hub that cannot be reached is no such thing."""
+    """Errors of the system or ours become what is wrong with the file; but a hub out of reach is not its fault."""
     try:
         yield
     except HubError:

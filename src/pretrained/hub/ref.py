@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 
 from .._types import PathLike, Snapshot
-from ..errors import InvalidOptionError, SourceError, UntrustedPathError
+from ..errors import InvalidOptionError, OptionError, SourceError, UntrustedPathError
 from ..options import SourceOptions
-from .snapshot import FolderSnapshot
+from .snapshot import FolderSnapshot, check_relative
 
 __all__ = ["is_local", "resolve"]
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9._-]{1,96})?")
+_MAX_REF = 4096  # characters
 _LOCAL_START = ("/", "./", "../", "~", ".\\", "..\\")
 
 
@@ -26,16 +27,27 @@ def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
     Raises:
         SourceError: there is nothing at that place; says what was looked for.
         UntrustedPathError: the subfolder leaves the folder.
-        InvalidOptionError: `ref` is neither a path nor a repository name.
+        InvalidOptionError: `ref` is neither a path nor a repository name, or a file cannot have that subfolder.
+        OptionError: `ref` is no string and no path.
     """
-    _check_subfolder(source.subfolder)
+    if source.subfolder:
+        check_relative(source.subfolder, "subfolder")
+    if source.revision is not None:
+        check_relative(source.revision, "revision")
+    if not isinstance(ref, (str, os.PathLike)):
+        raise OptionError(
+            f"a folder, a file or a repository name is expected, not a {type(ref).__name__}",
+            key="pretrained_model_name_or_path",
+        )
     text = os.fspath(ref)
-    if not isinstance(text, str) or not text or "\0" in text or len(text) > 4096:
+    if not isinstance(text, str) or not text or "\0" in text or len(text) > _MAX_REF:
         raise InvalidOptionError(f"no path and no repository name: {text!r:.200}", key="pretrained_model_name_or_path")
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(text))
+    if os.path.isdir(path):
         return FolderSnapshot(_enter(path, source.subfolder), text)
-    if path.is_file():
+    if os.path.exists(path):
+        if source.subfolder:
+            raise InvalidOptionError(f"subfolder {source.subfolder!r:.200} of {text}, which is a file", key="subfolder")
         return FolderSnapshot(path.parent, text, only=path.name)
     if is_local(ref):
         raise SourceError(f"no file or folder {text}{_nearby(path)}", path=text)
@@ -54,21 +66,12 @@ def is_local(ref: PathLike) -> bool:
     return not isinstance(ref, str) or ref.startswith(_LOCAL_START) or ref in (".", "..") or os.path.isabs(ref)
 
 
-def _check_subfolder(subfolder: str) -> None:
-    parts = subfolder.replace("\\", "/").split("/") if subfolder else []
-    bad = any(part in ("", ".", "..") for part in parts) or "\0" in subfolder or ":" in subfolder
-    if bad or not subfolder.isprintable() or len(subfolder) > 1024:
-        raise UntrustedPathError(
-            f"subfolder {subfolder!r:.200} must be a plain relative path", key="subfolder", path=subfolder
-        )
-
-
 def _enter(path: Path, subfolder: str) -> Path:
     if not subfolder:
         return path
     inner = path / subfolder
-    if not inner.is_dir():
-        folders = sorted(item.name for item in path.iterdir() if item.is_dir())[:10]
+    if not os.path.isdir(inner):
+        folders = [name for name in _listed(path) if os.path.isdir(path / name)][:10]
         raise SourceError(
             f"no folder {subfolder!r} in {path}; folders there: {', '.join(folders) or 'none'}", path=inner
         )
@@ -79,8 +82,15 @@ def _enter(path: Path, subfolder: str) -> Path:
 
 def _nearby(path: Path) -> str:
     """What the nearest existing folder holds, for the message."""
-    parent = path.parent
-    if not parent.is_dir():
+    if not os.path.isdir(path.parent):
         return ""
-    names = sorted(item.name for item in parent.iterdir() if not item.name.startswith("."))[:10]
-    return f"; {parent} holds: {', '.join(names) or 'nothing'}"
+    names = [name for name in _listed(path.parent) if not name.startswith(".")][:10]
+    return f"; {path.parent} holds: {', '.join(names) or 'nothing'}"
+
+
+def _listed(folder: Path) -> list[str]:
+    """Names in a folder, sorted; none where it may not be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import HubError, SourceError
+from ..errors import HubError, SourceError, UntrustedPathError
 from ..options import SourceOptions
 from .snapshot import FolderSnapshot, LazySnapshot
 
 __all__ = ["open_repository"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
+_MAX_REF_FILE = 1024  # bytes
 
 
 def open_repository(repo_id: str, source: SourceOptions) -> FolderSnapshot | LazySnapshot:
@@ -32,8 +36,7 @@ def _cached(repo_id: str, source: SourceOptions) -> FolderSnapshot:
     cache = Path(source.cache_dir or constants.HF_HUB_CACHE)
     home = cache / f"models--{repo_id.replace('/', '--')}"
     revision = source.revision or "main"
-    ref = home / "refs" / revision
-    commit = ref.read_text().strip() if ref.is_file() else revision
+    commit = _noted_commit(home / "refs" / revision) or revision
     root = home / "snapshots" / commit
     if not root.is_dir():
         held = sorted(p.name for p in cache.glob("models--*"))[:10] if cache.is_dir() else []
@@ -45,14 +48,28 @@ def _cached(repo_id: str, source: SourceOptions) -> FolderSnapshot:
     inner = root / source.subfolder if source.subfolder else root
     if not inner.is_dir():
         raise SourceError(f"no folder {source.subfolder!r} in the cached {repo_id}@{commit[:8]}", path=inner)
+    if not inner.resolve().is_relative_to(root.resolve()):
+        raise UntrustedPathError(
+            f"subfolder {source.subfolder!r} of {repo_id} leads out of it", key="subfolder", path=inner
+        )
     return FolderSnapshot(inner, repo_id, commit=commit)
+
+
+def _noted_commit(ref: Path) -> str | None:
+    """The commit that a file below refs/ names; None where there is no such file, or something else is in it."""
+    try:
+        with ref.open("rb") as file:
+            text = file.read(_MAX_REF_FILE).decode("ascii", "replace").strip()
+    except OSError:
+        return None
+    return text if _COMMIT.fullmatch(text) else None
 
 
 def _online(repo_id: str, source: SourceOptions) -> LazySnapshot:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.hf_api import RepoFile
-    from huggingface_hub.utils import httpx
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx, or httpx2 from release 2.4 on
 
     api = HfApi(endpoint=source.endpoint, token=source.token)
     trouble: tuple[type[Exception], ...] = (
@@ -61,6 +78,7 @@ def _online(repo_id: str, source: SourceOptions) -> LazySnapshot:
         OfflineModeIsEnabled,
         httpx.HTTPError,
         OSError,
+        ValueError,  # a token or an endpoint that no request can hold
     )
     try:
         commit = str(api.model_info(repo_id, revision=source.revision).sha)
@@ -71,6 +89,8 @@ def _online(repo_id: str, source: SourceOptions) -> LazySnapshot:
         ]
     except trouble as error:
         raise _hub_error(repo_id, source, error) from error
+    if not _COMMIT.fullmatch(commit):
+        raise HubError(f"cannot load {repo_id}: {commit!r:.80} is no commit, so this is no hub", path=repo_id)
     prefix = f"{source.subfolder}/" if source.subfolder else ""
     files = {path[len(prefix) :]: path for path in tree if path.startswith(prefix)}
     if not files:

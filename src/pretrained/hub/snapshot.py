@@ -6,11 +6,22 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..errors import SourceError
+from ..errors import SourceError, UntrustedPathError
 
-__all__ = ["FolderSnapshot", "LazySnapshot"]
+__all__ = ["FolderSnapshot", "LazySnapshot", "check_relative"]
 
 _MAX_FILES = 100_000
+_MAX_NAME = 1024  # characters
+
+
+def check_relative(value: str, key: str) -> None:
+    """Raises UntrustedPathError unless `value`, the option called `key`, stays under whatever it is joined to."""
+    parts = value.replace("\\", "/").split("/")
+    bad = any(part in ("", ".", "..") for part in parts) or ":" in value
+    if bad or not value.isprintable() or len(value) > _MAX_NAME:
+        raise UntrustedPathError(
+            f"{key} {value!r:.200} must be plain words with / between them", key=key, path=value[:_MAX_NAME]
+        )
 
 
 class FolderSnapshot:
@@ -37,7 +48,8 @@ class FolderSnapshot:
     def names(self) -> list[str]:
         """Names of the files in the folder itself, sorted; folders below are not searched."""
         try:
-            found = sorted(item.name for item in os.scandir(self.root) if not item.is_dir())
+            with os.scandir(self.root) as items:
+                found = sorted(item.name for item in items if not os.path.isdir(item.path))
         except OSError as error:
             raise SourceError(f"cannot list {self.root}: {error.strerror}", path=self.root) from error
         if len(found) > _MAX_FILES:
@@ -67,6 +79,7 @@ class LazySnapshot:
         self.commit = commit
         self._files = dict(files)
         self._fetch = fetch
+        self._fetched: dict[str, Path] = {}
 
     @property
     def folder(self) -> None:
@@ -81,7 +94,9 @@ class LazySnapshot:
         """Local path of one file, fetched now if it is not in the cache."""
         if name not in self._files:
             raise SourceError(f"no {name} in {self.name}@{self.commit[:8]}", path=name)
-        return self._fetch(self._files[name])
+        if name not in self._fetched:
+            self._fetched[name] = self._fetch(self._files[name])
+        return self._fetched[name]
 
     def __repr__(self) -> str:
         return f"LazySnapshot({self.name!r}, {self.commit!r})"

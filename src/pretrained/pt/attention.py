@@ -105,7 +105,8 @@ def sdpa(
     """Attention by torch's fused kernels, whichever fits; no weights."""
     grouped = key.shape[1] != query.shape[1]
     if grouped and mask is not None and query.is_cuda:
-        # No fused CUDA kernel takes groups and a mask at once; repeating the keys is cheaper than the unfused path.
+        # On CUDA torch documents groups for the flash kernel, which takes no mask, and for the unfused one. With the
+        # keys repeated the other fused kernels are candidates again.
         repeats = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
     out = F.scaled_dot_product_attention(

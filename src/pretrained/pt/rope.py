@@ -83,9 +83,11 @@ def _yarn(settings: Settings, dim: int, longest: int) -> Frequencies:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     width = high - low or 0.001
-    ramp = ((torch.arange(dim // 2, dtype=torch.float32) - low) / width).clamp(0, 1)
+    kept = 1 - ((torch.arange(dim // 2, dtype=torch.float32) - low) / width).clamp(0, 1)
     wavelengths = base ** _exponents(dim)
-    return ramp / (factor * wavelengths) + (1 - ramp) / wavelengths, float(magnitude)
+    # The order of these operations is the reference's: another rounds the last bit differently, and a position of
+    # some thousands multiplies that.
+    return 1.0 / (factor * wavelengths) * (1 - kept) + 1.0 / wavelengths * kept, float(magnitude)
 
 
 def _yarn_magnitude(factor: float, scale: float) -> float:

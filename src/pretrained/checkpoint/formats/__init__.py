@@ -1,1 +1,1 @@
-
+"""One module for each way tensors lie in a file."""
