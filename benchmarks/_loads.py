@@ -49,6 +49,7 @@ def bare(folder: Path) -> Callable[[], Any]:
     No check, no plan, no report, no ties, no eval mode; the header is read with json, the names are known to match.
     """
     import torch
+
     from pretrained import LlamaConfig, LlamaForCausalLM
 
     class Bare(LlamaForCausalLM):

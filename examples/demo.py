@@ -82,10 +82,14 @@ def main(folder: Path) -> Tensor:
         model.save_pretrained(saved, max_shard_size="30MB")
         names = sorted(path.name for path in Path(saved).iterdir())
         again = AutoModel.from_pretrained(saved)
-        same = all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+        same = all(
+            torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+        )
         exact = torch.equal(embed(again, batch), embeddings)
     print(f"\nsaved as {', '.join(names)}")
-    print(f"loaded again: weights {'equal bit for bit' if same else 'DIFFER'}, embeddings {'equal' if exact else 'DIFFER'}")
+    print(
+        f"loaded again: weights {'equal bit for bit' if same else 'DIFFER'}, embeddings {'equal' if exact else 'DIFFER'}"
+    )
     if not (same and exact):
         sys.exit(1)
     return similarities

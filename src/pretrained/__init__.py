@@ -82,4 +82,4 @@ def _missing(name: str, error: ModuleNotFoundError) -> ImportError:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_where()])
+    return sorted([*(name for name in globals() if name.startswith("__")), *_where()])

@@ -281,16 +281,7 @@ class PretrainedConfig:
 
         A family's own fields are always written: a reader with other defaults still sees the same model.
         """
-        base, mine = fields_of(PretrainedConfig), fields_of(type(self))
-        own = constructor_names(type(self)) | {n for n in mine if n not in base or mine[n] != base[n]}
-        own |= {n for cls in type(self).__mro__ if cls is not PretrainedConfig for n in inspect.get_annotations(cls)}
-        defaults = {name: to_json_value(field.default) for name, field in base.items() if name not in own}
-        defaults |= {
-            "pruned_heads": {},
-            "id2label": to_json_value(numbered(2)),
-            "label2id": {"LABEL_0": 0, "LABEL_1": 1},
-        }
-        values = self.to_dict()
+        values, defaults = self.to_dict(), _unwritten(type(self))
         if any(values.get(name) != defaults[name] for name in ("id2label", "label2id")):
             del defaults["id2label"], defaults["label2id"]
         return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
@@ -341,6 +332,16 @@ class PretrainedConfig:
 
 PreTrainedConfig = PretrainedConfig  # the newer spelling
 _CLASS_NAMES = frozenset(vars(PretrainedConfig)) - frozenset(fields_of(PretrainedConfig))
+
+
+def _unwritten(cls: type) -> dict[str, Any]:
+    """Values that a config.json leaves out: the defaults of base fields that the class does not make its own."""
+    base, mine = fields_of(PretrainedConfig), fields_of(cls)
+    own = constructor_names(cls) | {name for name in mine if name not in base or mine[name] != base[name]}
+    own |= {name for part in cls.__mro__ if part is not PretrainedConfig for name in inspect.get_annotations(part)}
+    defaults = {name: to_json_value(field.default) for name, field in base.items() if name not in own}
+    labels = {"id2label": to_json_value(numbered(2)), "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    return {**defaults, "pruned_heads": {}, **labels}
 
 
 def config_keys(config: Any) -> set[str]:

@@ -225,7 +225,7 @@ def test_leaving_without_commit(folder: Path, error: type[BaseException] | None)
         with stage:
             write_shards(stage)
     else:
-        with pytest.raises(error) as caught, stage:  # noqa: PT012
+        with pytest.raises(error) as caught, stage:
             write_shards(stage)
             raise error("mine")
         assert caught.type is error
@@ -251,7 +251,7 @@ def test_folders_made_for_nothing_go_again(tmp_path: Path) -> None:
 
 
 def test_os_error_while_writing_is_a_save_error(folder: Path) -> None:
-    with pytest.raises(SaveError, match=r"cannot save to .*model: No space left on device .*as it was") as caught:  # noqa: SIM117
+    with pytest.raises(SaveError, match=r"cannot save to .*model: No space left on device .*as it was") as caught:
         with Stage(folder) as stage:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(stage.path("model.safetensors")))
     assert caught.value.__cause__.errno == errno.ENOSPC

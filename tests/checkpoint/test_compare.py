@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrained.checkpoint import compare as module
@@ -83,6 +83,7 @@ def test_every_dtype(dtype: Any) -> None:
     assert (found.max_abs, found.max_rel) == (1.0, 1.0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(*[st.floats(-(2.0**100), 2.0**100, width=32)] * 2, st.booleans()), min_size=1, max_size=40),
     st.sampled_from([0.0, 1e-3, 0.5]),

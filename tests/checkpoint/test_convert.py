@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrained.checkpoint.convert import cast, convert
@@ -72,6 +72,7 @@ def test_a_cast_is_torch_s_to_the_bit(source: str, target: str) -> None:
     assert lost == int((torch.isfinite(to_torch(values)) & ~torch.isfinite(expected)).sum())
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=64), max_size=50))
 def test_nan_stays_nan(values: list[float]) -> None:
     source = np.array(values)

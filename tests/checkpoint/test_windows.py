@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrained.checkpoint.formats.memory import MEMORY, StateDict
@@ -51,6 +51,7 @@ def test_all_elements_in_order(dtype: str, nbytes: int, tmp_path: Path) -> None:
     assert whole == raw.tobytes()
 
 
+@settings(deadline=None)
 @given(shape=st.lists(st.integers(0, 5), max_size=3), nbytes=st.integers(1, 40))
 def test_what_only_its_container_can_read(shape: list[int], nbytes: int) -> None:
     array = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from pretrained.errors import HubError
+from pretrained.hub.snapshot import LazySnapshot
+
 ALL = [
     f"{family}/torch-{kind}"
     for family in ("bert", "llama")
@@ -282,3 +285,45 @@ def test_links_out_of_the_folder_are_bad(copy: Any, tmp_path: Path, run: Any) ->
     result = run("verify", folder)
     assert result.exit_code == 1
     assert "is a link out of its folder" in result.stdout
+
+
+def test_a_hub_repository_that_is_fetched_file_by_file(
+    tmp_path: Path, reference: Path, run: Any, run_json: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_cache(tmp_path / "cache", reference / "llama/torch-safetensors-sharded")
+    fetched: list[str] = []
+
+    def fetch(name: str) -> Path:
+        fetched.append(name)
+        return folder / name
+
+    names = {name: name for name in (*os.listdir(folder), "pytorch_model.bin", "onnx/model.onnx", "tokenizer.json")}
+
+    def open_repository(repo_id: str, source: object) -> LazySnapshot:
+        return LazySnapshot(repo_id, "c" * 40, names, fetch)
+
+    monkeypatch.setattr("pretrained.hub.repository.open_repository", open_repository)
+    code, document = run_json("verify", "org/tiny", "--data")
+    assert (code, document["ok"], document["commit"]) == (0, True, "c" * 40)
+    assert set(fetched) == set(os.listdir(folder))
+    assert all(item["content"] for item in document["files"] if item["name"] in fetched)
+    assert run("inspect", "org/tiny").exit_code == 0
+    assert run("plan", "org/tiny").exit_code == 0
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_text("x")
+    assert run("convert", "org/tiny", tmp_path / "out", "--max-shard-size", "20kB").exit_code == 0
+    assert run("diff", "org/tiny", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out/tokenizer.json").exists()
+    assert not (tmp_path / "out/pytorch_model.bin").exists()
+    result = run("convert", "org/tiny", "--in-place")
+    assert result.exit_code == 2
+    assert "is in a hub cache" in result.stderr
+
+    def unreachable(name: str) -> Path:
+        raise HubError(f"cannot load {name}", path=name)
+
+    names_now = LazySnapshot("org/tiny", "c" * 40, names, unreachable)
+    monkeypatch.setattr("pretrained.hub.repository.open_repository", lambda repo_id, source: names_now)
+    result = run("verify", "org/tiny")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: cannot load ")

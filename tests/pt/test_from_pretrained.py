@@ -87,7 +87,9 @@ class TestSources:
     def test_one_weight_file(self, reference):
         folder = reference / "bert" / "torch-safetensors"
         model = AutoModel.from_pretrained(folder / "model.safetensors")
-        assert torch.equal(model.embeddings.word_embeddings.weight, AutoModel.from_pretrained(folder).get_input_embeddings().weight)
+        assert torch.equal(
+            model.embeddings.word_embeddings.weight, AutoModel.from_pretrained(folder).get_input_embeddings().weight
+        )
 
     def test_one_weight_file_with_a_config_beside(self, reference, tmp_path):
         shutil.copy(reference / "bert" / "torch-safetensors" / "model.safetensors", tmp_path / "weights.safetensors")
@@ -289,11 +291,16 @@ class TestDisagreements:
         text = str(caught.value)
         assert "checkpoint [99, 32], model [77, 32]" in text and "checkpoint [37, 32], model [40, 32]" in text
         assert "ignore_mismatched_sizes=True" in text and isinstance(caught.value, RuntimeError)
-        assert caught.value.tensor == "bert.embeddings.word_embeddings.weight" and caught.value.path.endswith("safetensors")
+        assert caught.value.tensor == "bert.embeddings.word_embeddings.weight" and caught.value.path.endswith(
+            "safetensors"
+        )
 
     def test_ignored_mismatches_are_initialised_and_reported(self, reference):
         model, info = AutoModelForPreTraining.from_pretrained(
-            reference / "bert" / "torch-safetensors", vocab_size=77, ignore_mismatched_sizes=True, output_loading_info=True
+            reference / "bert" / "torch-safetensors",
+            vocab_size=77,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
         names = {name for name, _, _ in info["mismatched_keys"]}
         assert names == {"bert.embeddings.word_embeddings.weight", "cls.predictions.bias"}

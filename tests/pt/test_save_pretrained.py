@@ -70,9 +70,9 @@ class TestFiles:
         model.save_pretrained(tmp_path)
         before = json.loads((source / "config.json").read_text())
         after = json.loads((tmp_path / "config.json").read_text())
-        assert {k: after.get(k, "gone") for k in before if k not in ("rope_scaling", "rope_theta", "rope_parameters")} == {
-            k: v for k, v in before.items() if k not in ("rope_scaling", "rope_theta", "rope_parameters")
-        }
+        assert {
+            k: after.get(k, "gone") for k in before if k not in ("rope_scaling", "rope_theta", "rope_parameters")
+        } == {k: v for k, v in before.items() if k not in ("rope_scaling", "rope_theta", "rope_parameters")}
 
     def test_data_is_aligned(self, tmp_path):
         from pretrained.checkpoint.formats.safetensors import read_header
@@ -102,7 +102,9 @@ class TestShards:
         index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
         total = sum(t.numel() * 4 for t in model.state_dict().values())
         assert index["metadata"]["total_size"] == total
-        assert list(index["weight_map"]) == sorted(index["weight_map"]) and set(index["weight_map"]) == set(model.state_dict())
+        assert list(index["weight_map"]) == sorted(index["weight_map"]) and set(index["weight_map"]) == set(
+            model.state_dict()
+        )
         files = sorted(set(index["weight_map"].values()))
         assert files == [f"model-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
         for file in files:
@@ -114,7 +116,7 @@ class TestShards:
 
     @pytest.mark.parametrize("size", ["5 bananas", "", "-1", 0, -5, True, 1.5, "GB", None, "1e9"])
     def test_no_size(self, tmp_path, size):
-        with pytest.raises(InvalidOptionError, match="max_shard_size|size"):
+        with pytest.raises(InvalidOptionError, match=r"size"):
             tiny().save_pretrained(tmp_path / "x", max_shard_size=size)
         assert not (tmp_path / "x").exists()
 

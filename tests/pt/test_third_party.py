@@ -7,9 +7,8 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
-
 from tests.pt import third_party as tp
+from torch import nn
 
 IDS = torch.tensor([[1, 5, 9, 30, 2]])
 

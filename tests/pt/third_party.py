@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from pretrained import PreTrainedModel, PretrainedConfig
+from pretrained import PretrainedConfig, PreTrainedModel
 
 
 class OldConfig(PretrainedConfig):

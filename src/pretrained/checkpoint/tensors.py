@@ -64,14 +64,16 @@ class Container(Protocol):
     """One opened weight file: its entries are known, its data is not yet read."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The file."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """What the writer noted: `format` ("pt", "tf", "flax", …) and anything else, all strings."""
 
     @property
-    def entries(self) -> Mapping[str, Entry]: ...
+    def entries(self) -> Mapping[str, Entry]:
+        """Its tensors by name."""
 
     @property
     def stamp(self) -> FileStamp | None:

@@ -154,7 +154,8 @@ def _print(
     say(", ".join(f"{counts[kind]:,} {title}" for kind, title in _TITLES.items() if counts[kind]) or "no tensors")  # type: ignore[index]
     if any(one.num_nonfinite for one in found):
         say("differences with a NaN or an infinity count as different and are in neither maximum")
-    say("equal" if is_equal else "different" + (f" ({plural(len(fields), 'config field')})" if fields else ""))
+    equal = "equal within the tolerance" if counts["close"] else "equal"
+    say(equal if is_equal else "different" + (f" ({plural(len(fields), 'config field')})" if fields else ""))
 
 
 def _row(one: TensorDiff) -> list[str]:

@@ -12,7 +12,7 @@ import click
 
 from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.find import Weights, find_checkpoint
-from ..checkpoint.tensors import num_bytes
+from ..checkpoint.tensors import BITS, num_bytes
 from ..errors import InvalidOptionError, MissingFrameworkError, PretrainedError
 from ..options import LoadOptions, split_load_options
 from ..report import human_bytes
@@ -192,7 +192,7 @@ def _how(step: Step, remote: dict[Any, bool]) -> str:
         remote[step.entry.file] = is_remote(step.entry.file)
     if step.is_plain:
         return "read" if remote[step.entry.file] else "map"
-    return "arrange" if step.ops or step.entry.offset < 0 else "cast"
+    return "arrange" if step.ops or step.entry.offset < 0 or BITS[step.entry.dtype] % 8 else "cast"
 
 
 def _document(

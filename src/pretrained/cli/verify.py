@@ -365,6 +365,7 @@ def _print(run: Verification, written: int | None) -> None:
             say(f"note: {checked.name}: {text}")
     if written is not None:
         say(f"recorded the checksums of {plural(written, 'file')} in {SUMS}")
-    say(_summary(run))
+    else:
+        say(_summary(run))
     num_bad = sum(bool(checked.bad) for checked in run.files.values())
     say(f"{run.snapshot.name}: " + (f"{plural(num_bad, 'file')} bad" if num_bad else "ok"))

@@ -11,6 +11,7 @@ from ..errors import SourceError, UntrustedPathError
 __all__ = ["FolderSnapshot", "LazySnapshot", "check_relative"]
 
 _MAX_FILES = 100_000
+_SAVES_OWN = ".pretrained-"  # files by which a save finds its way after a crash; never part of a checkpoint
 _MAX_NAME = 1024  # characters
 
 
@@ -49,7 +50,9 @@ class FolderSnapshot:
         """Names of the files in the folder itself, sorted; folders below are not searched."""
         try:
             with os.scandir(self.root) as items:
-                found = sorted(item.name for item in items if not os.path.isdir(item.path))
+                found = sorted(
+                    item.name for item in items if not item.name.startswith(_SAVES_OWN) and not os.path.isdir(item.path)
+                )
         except OSError as error:
             raise SourceError(f"cannot list {self.root}: {error.strerror}", path=self.root) from error
         if len(found) > _MAX_FILES:

@@ -146,10 +146,11 @@ class TorchBackend:
 
 
 def bytes_of(array: Any) -> memoryview:
-    """The elements of a tensor or array as a flat buffer; a view of its memory where that is contiguous and on the CPU."""
+    """The elements as a flat buffer; a view of the array's memory where that is contiguous and on the CPU."""
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    flat: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return flat
 
 
 def _from_numpy(array: np.ndarray) -> torch.Tensor:
@@ -169,7 +170,8 @@ def _parameter_like(old: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     if type(old) is nn.Parameter:
         new = torch.Tensor._make_subclass(nn.Parameter, value, requires_grad)
     else:
-        new = type(old)(value, requires_grad=requires_grad)
+        kind: Any = type(old)
+        new = kind(value, requires_grad=requires_grad)
     if old.__dict__:
         new.__dict__.update(old.__dict__)
     return new

@@ -1,4 +1,4 @@
-"""Initial values for what no checkpoint gave: what the module's constructor gives, then the family's `_init_weights`."""
+"""Values for what no checkpoint gave: first what the layer's constructor gives, then the family's `_init_weights`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def init_all(model: Any) -> None:
         for module, owner in _post_order(model, model):
             if not module.__dict__.get("_is_hf_initialized", False):
                 owner._init_weights(module)
-                module._is_hf_initialized = True
+                module.__dict__["_is_hf_initialized"] = True
 
 
 def _post_order(module: nn.Module, owner: Any) -> Iterable[tuple[nn.Module, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ __all__ = ["ModuleUtilsMixin"]
 class ModuleUtilsMixin:
     """Stateless helpers for `nn.Module` subclasses."""
 
-    main_input_name = "input_ids"
+    main_input_name: ClassVar[str] = "input_ids"
 
     @property
     def device(self) -> torch.device:

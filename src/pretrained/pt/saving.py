@@ -14,8 +14,8 @@ from .. import saving
 from .._types import PathLike
 from ..checkpoint.plan_save import Stored
 from ..configuration import CONFIG_NAME
-from ..generation.config import GENERATION_CONFIG_NAME
 from ..errors import InvalidOptionError, OptionError, SaveError
+from ..generation.config import GENERATION_CONFIG_NAME
 from ..options import SaveOptions
 from ..report import SaveReport
 from .backend import bytes_of

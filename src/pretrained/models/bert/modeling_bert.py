@@ -253,7 +253,8 @@ class BertEncoder(nn.Module):
             hidden_states, weights, cross_weights = layer(
                 hidden_states, head_mask=layer_head_mask, need_weights=output_attentions, **inputs
             )
-            states.append(hidden_states)
+            if output_hidden_states:  # kept only where somebody asked: they are most of a forward pass's memory
+                states.append(hidden_states)
             attentions.append(weights)
             cross_attentions.append(cross_weights)
         crossed = output_attentions and inputs.get("encoder_hidden_states") is not None

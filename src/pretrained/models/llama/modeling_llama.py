@@ -189,7 +189,8 @@ class LlamaModel(LlamaPreTrainedModel):
         )
         states, attentions = [], []
         for layer in self.layers:
-            states.append(hidden_states)
+            if need_states:  # kept only where somebody asked: they are most of a forward pass's memory
+                states.append(hidden_states)
             hidden_states, weights = layer(
                 hidden_states,
                 position_embeddings=position_embeddings,
