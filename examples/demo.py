@@ -87,9 +87,8 @@ def main(folder: Path) -> Tensor:
         )
         exact = torch.equal(embed(again, batch), embeddings)
     print(f"\nsaved as {', '.join(names)}")
-    print(
-        f"loaded again: weights {'equal bit for bit' if same else 'DIFFER'}, embeddings {'equal' if exact else 'DIFFER'}"
-    )
+    print(f"loaded again: weights {'equal bit for bit' if same else 'DIFFER'}", end=", ")
+    print(f"embeddings {'equal' if exact else 'DIFFER'}")
     if not (same and exact):
         sys.exit(1)
     return similarities

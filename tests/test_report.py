@@ -22,7 +22,7 @@ def test_keys_equal_lists_tuples_and_sets(names: list[str]) -> None:
     assert (keys == set(names)) == (len(set(names)) == len(names))
     assert (set(names) == keys) == (len(set(names)) == len(names))
     assert keys != [*names, "more"]
-    assert not keys != names
+    assert (keys != names) is False
 
 
 def test_keys_are_not_equal_to_other_things() -> None:

@@ -249,6 +249,15 @@ class TestDtype:
         _, info = AutoModelForPreTraining.from_pretrained(tmp_path, dtype="float16", output_loading_info=True)
         assert info.conflicts == ["bert.pooler.dense.bias has values beyond float16: they became infinite"]
         assert AutoModelForPreTraining.from_pretrained(tmp_path, dtype="bfloat16", output_loading_info=True)[1].is_clean
+        tensors["bert.pooler.dense.bias"][3] = 3.4e38  # rounds up to infinity
+        save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+        _, info = AutoModelForPreTraining.from_pretrained(tmp_path, dtype="bfloat16", output_loading_info=True)
+        assert info.conflicts == ["bert.pooler.dense.bias has values beyond bfloat16: they became infinite"]
+        tensors["bert.pooler.dense.bias"][3] = float("inf")  # infinite before, so nothing is lost
+        save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+        assert AutoModelForPreTraining.from_pretrained(tmp_path, dtype="bfloat16", output_loading_info=True)[1].is_clean
+        tensors["bert.pooler.dense.bias"][3] = 1e30
+        save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
         with pytest.raises(MismatchError, match="beyond float16"):
             AutoModelForPreTraining.from_pretrained(tmp_path, dtype="float16", strict=True)
 

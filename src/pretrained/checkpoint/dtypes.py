@@ -35,8 +35,8 @@ def is_complex(dtype: str) -> bool:
 
 
 def can_overflow(source: str, target: str) -> bool:
-    """Whether a finite value of `source` can become infinite in `target`; float32 → bfloat16 rounds, it does not."""
-    return _MAX.get(source, 0.0) > 2 * _MAX.get(target, 0.0) > 0.0
+    """Whether a finite value of `source` can become infinite in `target`."""
+    return _MAX.get(source, 0.0) > _MAX.get(target, 0.0) > 0.0
 
 
 def dtype_name(dtype: Any, key: str = "dtype") -> str:

@@ -32,8 +32,8 @@ class Sink(Protocol):
     def cast(self, source: Any, source_dtype: str, target: Any, target_dtype: str) -> None:
         """Converts the elements of the flat buffer `source` into the flat buffer `target`."""
 
-    def has_overflow(self, array: Any) -> bool:
-        """Whether any element of the array is infinite."""
+    def count_nonfinite(self, values: Any, dtype: str) -> int:
+        """How many elements of an array or flat buffer are infinite or NaN; quick where there are none."""
 
     def from_array(self, array: Any, dtype: str) -> Any:
         """An array of the framework, of memory of its own, from numpy's or the framework's own."""
@@ -88,10 +88,11 @@ def _load_file(container: Container, steps: Sequence[Step], sink: Sink, loaded: 
     if cast:
         _cast(container, cast, sink, loaded, can_map=can_map)
     for step in other:
-        array = container.read(step.entry)
-        loaded.values[step.param] = sink.from_array(apply_ops(step.ops, array), step.dtype)
+        array = apply_ops(step.ops, container.read(step.entry))
+        value = loaded.values[step.param] = sink.from_array(array, step.dtype)
         loaded.bytes_read += step.entry.nbytes
-    _note_overflow([*cast, *other], sink, loaded)
+        if _overflows(step, array, value, sink):
+            loaded.warnings.append(_overflow_warning(step))
 
 
 def _is_aligned(step: Step) -> bool:
@@ -121,6 +122,7 @@ def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loade
     """Casts window by window, so that the source never adds up."""
     read, done = _mapped_source(container) if can_map else _copied_source(container)
     windows: list[tuple[Step, memoryview, int, int]] = []
+    overflowed: set[str] = set()
     for step in steps:
         memory = allocate(num_bytes(step.shape, step.dtype))
         loaded.values[step.param] = sink.view(memory, 0, step.dtype, step.shape)
@@ -130,10 +132,14 @@ def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loade
         step, memory, start, stop = window
         size_in, size_out = BITS[step.entry.dtype] // 8, BITS[step.dtype] // 8
         first, last = step.entry.offset + start * size_in, step.entry.offset + stop * size_in
-        sink.cast(read(first, last), step.entry.dtype, memory[start * size_out : stop * size_out], step.dtype)
+        source, target = read(first, last), memory[start * size_out : stop * size_out]
+        sink.cast(source, step.entry.dtype, target, step.dtype)
+        if _overflows(step, source, target, sink):
+            overflowed.add(step.entry.name)
         done(first, last)
 
     run(convert, windows, initializer=sink.worker)
+    loaded.warnings += [_overflow_warning(step) for step in steps if step.entry.name in overflowed]
     loaded.bytes_read += sum(step.entry.nbytes for step in steps)
 
 
@@ -172,7 +178,13 @@ def _drop_pages(area: mmap.mmap, first: int, last: int) -> None:
         area.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
-def _note_overflow(steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
-    for step in steps:
-        if can_overflow(step.entry.dtype, step.dtype) and sink.has_overflow(loaded.values[step.param]):
-            loaded.warnings.append(f"{step.entry.name} has values beyond {step.dtype}: they became infinite")
+def _overflows(step: Step, source: Any, target: Any, sink: Sink) -> bool:
+    """Whether a value that was finite is not any more. The source is only looked at when the result is suspect."""
+    if not can_overflow(step.entry.dtype, step.dtype):
+        return False
+    lost = sink.count_nonfinite(target, step.dtype)
+    return lost > 0 and lost > sink.count_nonfinite(source, step.entry.dtype)
+
+
+def _overflow_warning(step: Step) -> str:
+    return f"{step.entry.name} has values beyond {step.dtype}: they became infinite"
