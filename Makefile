@@ -23,9 +23,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks examples
 	$(BIN)/ruff format src tests benchmarks examples
 
-# Compares with a live transformers in a virtual environment of its own.
-parity: $(VENV)-parity/.ready
-	$(VENV)-parity/bin/python -m pytest -m parity -o addopts="--strict-markers -p no:cacheprovider" tests/parity
+# Compares BERT and Llama with a live transformers, which has a virtual environment of its own.
+parity: $(VENV)/.dev $(VENV)-parity/.ready
+	$(BIN)/python tests/models/parity_live.py --peer $(VENV)-parity/bin/python
 
 # Ratios against peers in one run; writes docs/performance.md.
 bench: $(VENV)/.dev
@@ -46,7 +46,7 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)-parity/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-parity
-	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parity]'
+	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[torch,parity]' safetensors
 	touch $@
 
 clean:

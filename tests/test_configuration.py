@@ -7,7 +7,6 @@ import json
 import math
 import os
 import pickle
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -361,14 +360,13 @@ def test_labels_that_change() -> None:
 
 
 def test_a_billion_labels_cost_nothing() -> None:
-    start = time.process_time()
     config = BertConfig.from_dict({"num_labels": 10**9})
     assert config.num_labels == 10**9
     assert written(config)["num_labels"] == 10**9
     assert "id2label" not in written(config)
     assert len(repr(config)) < 10_000
     assert BertConfig.from_dict(written(config)) == copy.deepcopy(config) == config
-    assert time.process_time() - start < 60  # a table of them would take minutes, and the memory
+    assert config._id2label is None  # no table was made on the way
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ._types import PathLike
+from .checkpoint.checksums import is_sums_file
 from .checkpoint.commit import Stage
 from .checkpoint.disk import run
 from .checkpoint.formats import safetensors
@@ -60,14 +61,16 @@ def save(
     with Stage(path, durable=options.durable) as stage:
         present = [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
         plan = plan_save(tensors, max_shard_size=limit, variant=options.variant, secondary=secondary, present=present)
-        report = SaveReport(removed=plan.stale, tied=plan.aliases, total_size=plan.total_size)
+        report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
         paths = {name: stage.path(name) for name in plan.shards}
         _write_shards(plan, paths, data_of, framework, save_function)
         report.files = {name: target.stat().st_size for name, target in paths.items()}
         for name, text in _text_files(plan, texts or {}).items():
             stage.path(name).write_bytes(text)
             report.files[name] = len(text)
-        for name in plan.stale:
+        # Lists of checksums would not be true any more.
+        report.removed = [*plan.stale, *(name for name in present if is_sums_file(name))]
+        for name in report.removed:
             stage.remove(name)
         stage.commit()
     logger.info("saved %d bytes of tensors to %s in %d files", plan.total_size, path, len(plan.shards))

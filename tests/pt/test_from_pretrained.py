@@ -442,3 +442,15 @@ class TestDamage:
             with pytest.raises(WeightsFormatError):
                 BertForMaskedLM.from_pretrained(folder)
         assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+
+
+def test_shards_in_a_folder_below(reference, tmp_path):
+    folder = shutil.copytree(reference / "bert" / "torch-safetensors-sharded", tmp_path / "bert")
+    (folder / "parts").mkdir()
+    for path in folder.glob("model-*.safetensors"):
+        path.rename(folder / "parts" / path.name)
+    index = folder / "model.safetensors.index.json"
+    with pytest.raises(ShardIndexError, match="3 of 3 shards are missing"):
+        AutoModel.from_pretrained(folder)
+    index.write_text(index.read_text().replace('"model-', '"parts/model-'))
+    assert AutoModelForPreTraining.from_pretrained(folder, strict=True)

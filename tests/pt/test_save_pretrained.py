@@ -127,6 +127,7 @@ class TestShards:
         old, new = tiny(1), tiny(2)
         old.save_pretrained(tmp_path, max_shard_size=first)
         (tmp_path / "notes.txt").write_text("mine")
+        (tmp_path / "SHA256SUMS").write_text("")
         (tmp_path / "adapter_model.safetensors").write_text("mine too")
         new.save_pretrained(tmp_path, max_shard_size=second)
         assert same_weights(AutoModelForCausalLM.from_pretrained(tmp_path), new)
@@ -135,6 +136,7 @@ class TestShards:
         new.save_pretrained(tmp_path / "fresh", max_shard_size=second)
         assert left == {name for name in names(tmp_path / "fresh") if name.startswith("model")}
         assert (tmp_path / "notes.txt").read_text() == "mine"
+        assert not (tmp_path / "SHA256SUMS").exists(), "it would not be true any more"
         assert (tmp_path / "adapter_model.safetensors").read_text() == "mine too"
 
     def test_variants_live_side_by_side(self, tmp_path):

@@ -148,6 +148,11 @@ def _path(snapshot: Snapshot, name: str) -> Path:
     return path
 
 
+def _is_below(snapshot: Snapshot, name: str) -> bool:
+    """Whether a name with a folder in it is a file of the snapshot; listings show the folder itself only."""
+    return "/" in name and snapshot.folder is not None and safe_join(snapshot.folder, name).is_file()
+
+
 def _open_single(snapshot: Snapshot, name: str) -> Weights:
     container = read_header(_path(snapshot, name))
     return Weights({container.path: container}, container.entries, aliases=_aliases([container], container.entries))
@@ -166,7 +171,7 @@ def _aliases(containers: Iterable[Container], entries: Mapping[str, Entry]) -> d
 def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
     index = read_index(_path(snapshot, name))
     names = set(snapshot.names())
-    if lost := [shard for shard in index.shards if shard not in names]:
+    if lost := [shard for shard in index.shards if shard not in names and not _is_below(snapshot, shard)]:
         tensor = next(key for key, shard in index.weight_map.items() if shard == lost[0])
         raise ShardIndexError(
             f"{index.path}: {len(lost)} of {len(index.shards)} shards are missing, {lost[0]} with {tensor} among them",
