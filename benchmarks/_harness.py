@@ -372,7 +372,9 @@ def print_rows(title: str, rows: Iterable[Row], results: Results) -> None:
     print(f"\n{title}")
     for row in rows:
         ratio = "" if row.ratio is None else f"  ratio {row.ratio:.2f}"
-        print(f"  {row.what}: {row.ours}  |  {row.against}: {row.theirs}{ratio}  target {row.target}  {verdict(row.met)}")
+        print(
+            f"  {row.what}: {row.ours}  |  {row.against}: {row.theirs}{ratio}  target {row.target}  {verdict(row.met)}"
+        )
     for name, reason in results.skipped.items():
         print(f"  left out: {name}: {reason}")
 

@@ -76,7 +76,9 @@ def bare(folder: Path) -> Callable[[], Any]:
         for name, entry in header.items():
             owner, _, key = name.rpartition(".")
             dtype, (start, stop) = dtypes[entry["dtype"]], entry["data_offsets"]
-            view = torch.frombuffer(area, dtype=dtype, count=(stop - start) // dtype.itemsize, offset=8 + length + start)
+            view = torch.frombuffer(
+                area, dtype=dtype, count=(stop - start) // dtype.itemsize, offset=8 + length + start
+            )
             modules[owner]._parameters[key] = torch.nn.Parameter(view.view(entry["shape"]), requires_grad=False)
         return model
 

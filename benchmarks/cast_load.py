@@ -73,9 +73,13 @@ def judge(results: Results, context: Context) -> list[Row]:
         ours, theirs, name = f"pretrained_{what}", f"transformers_{what}", what.replace("_", " ")
         if results.has(ours) and results.has(theirs):
             rows.append(row(results, name, ours, theirs, limit, against="transformers"))
-            rows.append(row(results, f"{name}, peak", ours, theirs, None, key="peak", against="transformers", show=megabytes))
+            rows.append(
+                row(results, f"{name}, peak", ours, theirs, None, key="peak", against="transformers", show=megabytes)
+            )
         if results.has(ours):
-            rows.append(bound(f"{name}, peak beyond the result", results.median(ours, "beyond_result"), 64e6, megabytes))
+            rows.append(
+                bound(f"{name}, peak beyond the result", results.median(ours, "beyond_result"), 64e6, megabytes)
+            )
     return rows
 
 

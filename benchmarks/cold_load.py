@@ -98,7 +98,17 @@ def judge(results: Results, context: Context) -> list[Row]:
     ]  # fmt: skip
     if results.has("transformers"):
         rows.append(row(results, "load and first output", "pretrained", "transformers", None, key="usable"))
-    rows.append(row(results, "of that, returned", "pretrained", "pretrained", None, their_key="output", against="the output, warm"))
+    rows.append(
+        row(
+            results,
+            "of that, returned",
+            "pretrained",
+            "pretrained",
+            None,
+            their_key="output",
+            against="the output, warm",
+        )
+    )
     return rows
 
 

@@ -141,7 +141,9 @@ def judge(results: Results, context: Context) -> list[Row]:
     if not peers:
         return [Row("load", seconds(results.median("pretrained")), "–", "–", None, "–", None)]
     fastest = min(peers, key=results.median)
-    rows = [row(results, "load", "pretrained", fastest, 0.5, against=f"the fastest of them, {fastest.replace('_', ' ')}")]
+    rows = [
+        row(results, "load", "pretrained", fastest, 0.5, against=f"the fastest of them, {fastest.replace('_', ' ')}")
+    ]
     rows += [row(results, "load", "pretrained", name, None) for name in sorted(peers, key=results.median)]
     return rows
 

@@ -80,7 +80,9 @@ def judge(results: Results, context: Context) -> list[Row]:
     rows = [
         bound("`import pretrained`", results.median("pretrained"), 0.060, seconds),
         Row("frameworks it loads", ", ".join(loaded) or "none", "–", "–", None, "none", not loaded),
-        bound("`from pretrained import PreTrainedModel`, beyond torch", results.median("pretrained_model"), 0.15, seconds),
+        bound(
+            "`from pretrained import PreTrainedModel`, beyond torch", results.median("pretrained_model"), 0.15, seconds
+        ),
     ]
     if results.has("transformers"):
         rows += [

@@ -93,7 +93,9 @@ def judge(results: Results, context: Context) -> list[Row]:
         bound(f"{PROCESSES} processes, {size / 1e9:.1f} GB all touched", results.median("pretrained_four", "pss"), 1.1 * size, megabytes),
     ]  # fmt: skip
     if results.has("transformers"):
-        rows.append(row(results, "anonymous memory", "pretrained", "transformers", None, key="anonymous", show=megabytes))
+        rows.append(
+            row(results, "anonymous memory", "pretrained", "transformers", None, key="anonymous", show=megabytes)
+        )
         rows.append(row(results, "peak", "pretrained", "transformers", None, key="peak", show=megabytes))
     return rows
 

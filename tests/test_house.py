@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"pt", "tf", "flax"}),
     frozenset({"models"}),
     frozenset({"auto"}),
-    frozenset({"cli", "__init__", "__main__", "modeling_utils", "configuration_utils"}),
+    frozenset({"cli", "__init__", "__main__", "modeling_utils", "modeling_outputs", "configuration_utils"}),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 STRANGERS = frozenset(
