@@ -234,6 +234,20 @@ def test_equality_is_by_content() -> None:
         hash(BertConfig())
 
 
+def test_defaults_of_the_base() -> None:
+    off = ("output_hidden_states", "output_attentions", "is_encoder_decoder", "is_decoder", "add_cross_attention")
+    config = PretrainedConfig()
+    assert [getattr(config, name) for name in off] == [False] * len(off)
+    assert (config.return_dict, config.use_return_dict, config.tie_word_embeddings) == (True, True, True)
+    assert (config.chunk_size_feed_forward, config.pruned_heads, config.pad_token_id, config.dtype) == (
+        0,
+        {},
+        None,
+        None,
+    )
+    assert written(config) == {}
+
+
 def test_repr_is_json() -> None:
     assert json.loads(repr(Fields()).removeprefix("Fields "))["hidden_size"] == 32
 

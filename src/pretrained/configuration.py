@@ -253,7 +253,7 @@ class PretrainedConfig:
     def from_json_file(cls, json_file: PathLike) -> Any:
         """A config from one JSON file."""
         path = Path(json_file)
-        return cls.from_dict(read_json(path, error=ConfigError) | {"_config_file": str(path)})
+        return cls.from_dict(read_json(path) | {"_config_file": str(path)})
 
     @classmethod
     def get_config_dict(
@@ -262,8 +262,8 @@ class PretrainedConfig:
         """(content of the config.json with `_name_or_path` and `_config_file` added, keywords not used to find it)."""
         source, rest = split_source_options(kwargs)
         snapshot = settle(resolve(pretrained_model_name_or_path, source))
-        place = {"_name_or_path": snapshot.name, "_config_file": str(config_path(snapshot))}
-        return read_config_dict(snapshot) | place, rest
+        path = config_path(snapshot)
+        return read_json(path) | {"_name_or_path": snapshot.name, "_config_file": str(path)}, rest
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and extra keys, as JSON-ready values."""

@@ -15,8 +15,8 @@ __all__ = ["LABELS", "check_dtype", "located", "merged_values", "plain_dtype"]
 
 LABELS = ("num_labels", "id2label", "label2id")
 
-# What a family's constructor or property makes of values that nobody foresaw.
-_BUILD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+# What the constructor of a config or a model makes of values that nobody foresaw.
+_BUILD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
 
 
 @contextmanager

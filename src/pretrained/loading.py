@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ._types import PathLike, Snapshot
@@ -16,12 +16,14 @@ from .backend import Backend
 from .checkpoint.disk import stamp_at
 from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Loaded, execute
+from .checkpoint.files import read_json
 from .checkpoint.find import Weights, find_checkpoint, settle
 from .checkpoint.formats.memory import MEMORY, StateDict
 from .checkpoint.plan_load import LoadPlan, plan_load
 from .checkpoint.rules import rules_from_mapping
 from .checkpoint.tensors import FileStamp, count_elements
-from .configuration import CONFIG_NAME, PretrainedConfig, config_keys, config_path, read_config_dict
+from .configuration import CONFIG_NAME, PretrainedConfig, config_keys, config_path
+from .configuration_input import located
 from .errors import CheckpointChangedError, ConfigError, MismatchError, OptionError, PretrainedError
 from .generation.config import GenerationConfig, read_generation_config
 from .hub.ref import resolve
@@ -125,7 +127,10 @@ def _load_once(
         weights = _find_weights(snapshot, options, backend)
         _check_plausible(config, weights)
     with watch.time("skeleton"):
-        model = _build(backend, lambda: cls(config, *model_args, **arguments), snapshot, options)
+        # With a config that was read and nothing else, whatever a constructor complains of is in the file.
+        is_read = snapshot is not None and options.config is None and not (model_args or arguments)
+        with located(cls.__name__, str(snapshot.path(CONFIG_NAME))) if is_read and snapshot else nullcontext():
+            model = backend.skeleton(lambda: cls(config, *model_args, **arguments))
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch)
     if snapshot is not None and _config_stamp(snapshot) != before:
         raise CheckpointChangedError(f"{snapshot.name} was replaced while it was being loaded", path=snapshot.name)
@@ -135,15 +140,6 @@ def _load_once(
     if snapshot is not None and snapshot.commit:
         config._commit_hash = snapshot.commit
     return model, report
-
-
-def _build(backend: Backend, build: Callable[[], Any], snapshot: Snapshot | None, options: LoadOptions) -> Any:
-    try:
-        return backend.skeleton(build)
-    except ConfigError as error:
-        if snapshot is not None and options.config is None:
-            error.at(config_path(snapshot))  # what the model class complains of is in that file
-        raise
 
 
 def load_weights(
@@ -240,8 +236,8 @@ def _read_config(
             snapshot = settle(resolve(given, options.source))
         if snapshot is None:
             raise OptionError("without a folder or name, pass config= and state_dict=", key="config")
-        place = {"_name_or_path": snapshot.name, "_config_file": str(config_path(snapshot))}
-        values = {**read_config_dict(snapshot), **place}
+        path = config_path(snapshot)
+        values = {**read_json(path), "_name_or_path": snapshot.name, "_config_file": str(path)}
         config, rest = choose(values)[0].from_dict(values, return_unused_kwargs=True, **keywords)
         _compare_types(values, config)
     if options.attn_implementation is not None:
@@ -338,6 +334,8 @@ def _compare_twins(plan: LoadPlan, loaded: Loaded, weights: Weights, backend: Ba
     for param, twin in plan.twins:
         if param not in used:
             continue
+        if twin.offset >= 0 and (twin.file, twin.offset) == (used[param].file, used[param].offset):
+            continue  # two names of the same bytes
         mine = weights.containers[used[param].file].read(used[param])
         other = weights.containers[twin.file].read(twin)
         if not backend.equals(mine, other):

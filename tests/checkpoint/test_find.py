@@ -14,7 +14,7 @@ import pytest
 
 from pretrained.checkpoint.commit import Stage
 from pretrained.checkpoint.find import Weights, find_checkpoint, is_weight_file, settle, single_name, variant_name
-from pretrained.checkpoint.formats.safetensors import Outgoing, write
+from pretrained.checkpoint.formats.safetensors import Outgoing, read_header, write
 from pretrained.checkpoint.index import dump_index
 from pretrained.errors import (
     PretrainedError,
@@ -107,9 +107,9 @@ def test_a_variant_stays_a_word(variant: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("present", "options", "expected"),
     [
-        ([], ANY, "looked for model.safetensors or model.safetensors.index.json; there is nothing"),
+        ([], ANY, "looked for model.safetensors or model.safetensors.index.json or pytorch_model.bin or"),
         (["README.md", "x.txt"], ANY, "there is README.md, x.txt"),
-        (["pytorch_model.bin", "config.json"], ANY, "there is pytorch_model.bin, which is another format or name"),
+        (["tf_model.h5", "config.json"], ANY, "there is tf_model.h5, which is another format or name"),
         (
             ["tf_model.h5", "flax_model.msgpack"],
             ANY,
@@ -118,8 +118,8 @@ def test_a_variant_stays_a_word(variant: str, tmp_path: Path) -> None:
         (["model-x.gguf"], ANY, "there is model-x.gguf, which is another format or name"),
         (
             ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"],
-            ANY,
-            "pytorch_model.bin.index.json, which",
+            WeightOptions(use_safetensors=True),
+            "there is pytorch_model-00001-of-00002.bin, pytorch_model.bin.index.json (no variant)",
         ),
         (["other.safetensors"], ANY, "there is other.safetensors, which is another format or name"),
         (["model.fp16.safetensors"], ANY, "there is model.fp16.safetensors (variant='fp16')"),
@@ -132,7 +132,11 @@ def test_a_variant_stays_a_word(variant: str, tmp_path: Path) -> None:
         ),
         ([SINGLE], WeightOptions(variant="fp16"), "there is model.safetensors (no variant)"),
         (["model.fp16.safetensors", "model.8bit.safetensors"], WeightOptions(variant="fp61"), "(variant='fp16')"),
-        ([SINGLE], WeightOptions(use_safetensors=False), "use_safetensors=False refuses those"),
+        (
+            [SINGLE],
+            WeightOptions(use_safetensors=False),
+            "use_safetensors=False leaves out the rest; there is model.safetensors (no variant)",
+        ),
     ],
 )
 def test_what_was_looked_for_and_what_is_there(
@@ -153,9 +157,21 @@ def test_many_long_names_fit_into_the_message(tmp_path: Path) -> None:
     refuse(tmp_path, SourceError)
 
 
-def test_use_safetensors_true_is_what_happens_anyway(tmp_path: Path) -> None:
+def test_use_safetensors_decides_between_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_container(path: Path, name: str) -> Any:
+        opened.append(name)
+        return read_header(tmp_path / SINGLE)
+
+    monkeypatch.setattr("pretrained.checkpoint.find.open_container", open_container)
     put(tmp_path, SINGLE, "a")
-    assert list(find(tmp_path, WeightOptions(use_safetensors=True)).entries) == ["a"]
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    for use_safetensors in (None, True, False):
+        find(tmp_path, WeightOptions(use_safetensors=use_safetensors))
+    assert opened == [SINGLE, SINGLE, "pytorch_model.bin"]
+    (tmp_path / "pytorch_model.bin").unlink()
+    refuse(tmp_path, SourceError, WeightOptions(use_safetensors=False))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +331,7 @@ def test_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
     remote: Any = Remote({SINGLE: tmp_path / "blob", "pytorch_model.bin": tmp_path / "bin"})
     assert list(find_checkpoint(remote, ANY).entries) == ["a"]
     assert remote.fetched == [SINGLE]
-    empty: Any = Remote({"pytorch_model.bin": tmp_path / "bin"})
+    empty: Any = Remote({"tf_model.h5": tmp_path / "bin"})
     with pytest.raises(SourceError, match="no weights in org/name"):
         find_checkpoint(empty, ANY)
     assert empty.fetched == []

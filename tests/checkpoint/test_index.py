@@ -73,7 +73,9 @@ def test_metadata_is_optional(metadata: str, tmp_path: Path) -> None:
     assert read_index(path).metadata == {}
 
 
-@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/*/*.index.json")), ids=lambda p: p.parent.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted(REFERENCE.glob("*/*/*.safetensors.index.json")), ids=lambda p: p.parent.parent.name
+)
 def test_reference_indexes(path: Path) -> None:
     index = read_index(path)
     containers: dict[str, Container] = {shard: read_header(path.parent / shard) for shard in index.shards}

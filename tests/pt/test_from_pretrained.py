@@ -135,8 +135,8 @@ class TestSources:
         shutil.copy(reference / "bert" / "torch-safetensors" / "config.json", tmp_path)
         with pytest.raises(SourceError, match=r"looked for model\.safetensors or model\.safetensors\.index\.json"):
             AutoModel.from_pretrained(tmp_path)
-        (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-        with pytest.raises(SourceError, match=r"pytorch_model\.bin, which is another format"):
+        (tmp_path / "tf_model.h5").write_bytes(b"x")
+        with pytest.raises(SourceError, match=r"tf_model\.h5, which is another format"):
             AutoModel.from_pretrained(tmp_path)
 
     def test_a_variant_that_is_not_there(self, reference):
@@ -454,3 +454,45 @@ def test_shards_in_a_folder_below(reference, tmp_path):
         AutoModel.from_pretrained(folder)
     index.write_text(index.read_text().replace('"model-', '"parts/model-'))
     assert AutoModelForPreTraining.from_pretrained(folder, strict=True)
+
+
+class TestTorchBin:
+    @pytest.mark.parametrize("folder", ["torch-bin", "torch-bin-sharded", "torch-bin-fp16"])
+    def test_equals_safetensors(self, reference, folder):
+        model, info = AutoModelForPreTraining.from_pretrained(reference / "bert" / folder, output_loading_info=True)
+        assert info.is_clean
+        exact = AutoModelForPreTraining.from_pretrained(reference / "bert" / "torch-safetensors")
+        for name, parameter in model.named_parameters():
+            assert torch.equal(parameter, exact.get_parameter(name).to(model.dtype)), name
+        assert model.cls.predictions.decoder.weight is model.get_input_embeddings().weight
+
+    def test_use_safetensors(self, reference, tmp_path):
+        folder = shutil.copytree(reference / "bert" / "torch-bin", tmp_path / "bert")
+        with pytest.raises(SourceError, match=r"use_safetensors=True leaves out the rest; there is pytorch_model\.bin"):
+            AutoModel.from_pretrained(folder, use_safetensors=True)
+        model = AutoModelForPreTraining.from_pretrained(folder)
+        with torch.no_grad():
+            model.cls.predictions.bias.add_(1)
+        model.save_pretrained(folder)
+        assert torch.equal(
+            AutoModelForPreTraining.from_pretrained(folder).cls.predictions.bias, model.cls.predictions.bias
+        )
+        other = AutoModelForPreTraining.from_pretrained(folder, use_safetensors=False)
+        assert torch.equal(other.cls.predictions.bias + 1, model.cls.predictions.bias)
+
+    def test_a_pickle_runs_nothing(self, reference, tmp_path):
+        shutil.copy(reference / "bert" / "torch-bin" / "config.json", tmp_path)
+        torch.save({"weight": torch.zeros(2), "evil": Evil(tmp_path / "ran")}, tmp_path / "pytorch_model.bin")
+        with pytest.raises(WeightsFormatError, match=r"pytorch_model\.bin"):
+            AutoModel.from_pretrained(tmp_path)
+        assert not (tmp_path / "ran").exists()
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))

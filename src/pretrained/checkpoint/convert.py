@@ -107,11 +107,13 @@ def convert(
         raise SaveError(f"cannot write to {path}: it is a file, not a folder", path=path)
     report = ConvertReport()
     sources = _sources(weights, target, rules_from_mapping(key_mapping), report)
-    tensors = [Stored(name, source.dtype, source.entry.shape) for name, source in sources.items()]
+    same = _same_bytes(sources)
+    tensors = [Stored(name, source.dtype, source.entry.shape) for name, source in sources.items() if name not in same]
     with Stage(path, durable=durable) as stage:
         present = [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
         plan = plan_save(tensors, max_shard_size=limit, variant=variant, present=present)
         notes = _metadata(weights, report.renamed)
+        notes.aliases.update(same)
         for name, shard in plan.shards.items():
             outgoing = list(_outgoing(shard, sources, report, progress))
             safetensors.write(stage.path(name), outgoing, notes.of(shard))
@@ -160,6 +162,18 @@ def _sources(weights: Weights, target: str | None, rules: Sequence[Rule], report
                 report.num_cast += 1
         found[name] = _Source(weights.containers[entry.file], entry, dtype)
     return found
+
+
+def _same_bytes(sources: Mapping[str, _Source]) -> dict[str, str]:
+    """Names that stand for the very bytes of an earlier one, as tied weights in a .bin do → the earlier name."""
+    owners: dict[tuple[Any, ...], str] = {}
+    same: dict[str, str] = {}
+    for name, (_, entry, dtype) in sources.items():
+        if entry.offset >= 0 and entry.nbytes > 0:
+            owner = owners.setdefault((entry.file, entry.offset, entry.shape, entry.dtype, dtype), name)
+            if owner != name:
+                same[name] = owner
+    return same
 
 
 def _renamed(name: str, rules: Sequence[Rule]) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import CheckpointChangedError, WeightsFormatError
+from ..errors import CheckpointChangedError, ResourceLimitError, WeightsFormatError
 from .files import open_regular, stamp_of
 from .tensors import FileStamp
 
@@ -84,13 +84,18 @@ def map_file(path: Path, stamp: FileStamp | None) -> mmap.mmap:
 
     Raises:
         CheckpointChangedError: the file is not the one whose header was read.
+        ResourceLimitError: there is no room in the address space, or the file system cannot map.
     """
     fd = _open_again(path)
     try:
         require_unchanged(path, stamp_of(fd), stamp)
         # NORESERVE: a map larger than memory is fine as long as nobody writes to all of it.
         flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
-        area = mmap.mmap(fd, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        try:
+            area = mmap.mmap(fd, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:
+            reason = f"cannot be mapped: {error.strerror}; mmap=False copies it"
+            raise ResourceLimitError(f"{path}: {reason}", path=path, reason=reason) from error
         prefetch(fd, len(area))
         return area
     finally:

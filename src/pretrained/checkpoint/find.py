@@ -18,15 +18,22 @@ from .formats.safetensors import read_header
 from .index import ShardIndex, check_shards, read_index
 from .tensors import Container, Entry
 
-__all__ = ["Weights", "find_checkpoint", "is_weight_file", "settle", "single_name", "variant_name"]
+__all__ = ["Weights", "find_checkpoint", "is_weight_file", "open_container", "settle", "single_name", "variant_name"]
 
 logger = logging.getLogger(__name__)
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TORCH_SINGLE = "pytorch_model.bin"
+TORCH_INDEX = "pytorch_model.bin.index.json"
+
+# (single file, index) of each format that can be read, the preferred one first.
+_SAFETENSORS = ((SINGLE, INDEX),)
+_TORCH = ((TORCH_SINGLE, TORCH_INDEX),)
 
 _VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
-_OUR_FILES = re.compile(r"model(\.[^/]+?)?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(\.[^/]+)?\.json")
+_OUR_SINGLE = re.compile(r"(?:model|pytorch_model)(?:\.([^/]+?))?(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin)")
+_OUR_INDEX = re.compile(r"(?:model\.safetensors|pytorch_model\.bin)\.index(?:\.([^/]+))?\.json")
 
 # Weight files of other formats, for the message when ours are not there.
 _FOREIGN = re.compile(
@@ -119,11 +126,22 @@ def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
     if only is not None:
         return _open_named(snapshot, only)
     names = snapshot.names()
-    single, index = variant_name(SINGLE, options.variant), variant_name(INDEX, options.variant)
-    if options.use_safetensors is False or (single not in names and index not in names):
-        raise _nothing_found(snapshot, names, options)
-    if index not in names:
-        return _open_single(snapshot, single)
+    for single, index in _wanted(options):
+        if index in names:
+            return _open_pair(snapshot, names, single, index)
+        if single in names:
+            return _open_single(snapshot, single)
+    raise _nothing_found(snapshot, names, options)
+
+
+def _wanted(options: WeightOptions) -> list[tuple[str, str]]:
+    """(single file, index) of the formats that may be read, as this variant names them."""
+    chosen = {None: _SAFETENSORS + _TORCH, True: _SAFETENSORS, False: _TORCH}[options.use_safetensors]
+    return [(variant_name(single, options.variant), variant_name(index, options.variant)) for single, index in chosen]
+
+
+def _open_pair(snapshot: Snapshot, names: Sequence[str], single: str, index: str) -> Weights:
+    """The checkpoint of an index; a single file beside it has to be one of its shards."""
     weights = _open_sharded(snapshot, index)
     if single in names and weights.index is not None and single not in weights.index.shards:
         raise ShardIndexError(
@@ -136,9 +154,26 @@ def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
 
 
 def _open_named(snapshot: Snapshot, name: str) -> Weights:
-    if name.endswith(".index.json") or re.fullmatch(r".+\.safetensors\.index\..+\.json", name):
+    if re.fullmatch(r".+\.index(\..+)?\.json", name):
         return _open_sharded(snapshot, name)
     return _open_single(snapshot, name)
+
+
+def open_container(path: Path, name: str | None = None) -> Container:
+    """One weight file, opened by the reader that its name asks for; nothing but headers is read.
+
+    Args:
+        path: where it is.
+        name: what it is called, where a cache keeps it under another name.
+
+    Raises:
+        WeightsFormatError: it is damaged, or something else than its name says.
+    """
+    if (name or path.name).endswith((".bin", ".pt", ".pth")):
+        from .formats.torch_zip import read_torch
+
+        return read_torch(path)
+    return read_header(path)
 
 
 def _path(snapshot: Snapshot, name: str) -> Path:
@@ -154,7 +189,7 @@ def _is_below(snapshot: Snapshot, name: str) -> bool:
 
 
 def _open_single(snapshot: Snapshot, name: str) -> Weights:
-    container = read_header(_path(snapshot, name))
+    container = open_container(_path(snapshot, name), name)
     return Weights({container.path: container}, container.entries, aliases=_aliases([container], container.entries))
 
 
@@ -179,7 +214,7 @@ def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
             key=lost[0],
             tensor=tensor,
         )
-    by_name: dict[str, Container] = {shard: read_header(_path(snapshot, shard)) for shard in index.shards}
+    by_name: dict[str, Container] = {shard: open_container(_path(snapshot, shard), shard) for shard in index.shards}
     unlisted = check_shards(index, by_name)
     if unlisted:
         logger.warning(
@@ -191,12 +226,12 @@ def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
 
 
 def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOptions) -> SourceError:
-    wanted = f"{variant_name(SINGLE, options.variant)} or {variant_name(INDEX, options.variant)}"
-    ours = [name for name in names if _OUR_FILES.fullmatch(name)]
+    wanted = " or ".join(name for pair in _wanted(options) for name in pair)
+    ours = [name for name in names if _OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name)]
     foreign = [name for name in names if _FOREIGN.fullmatch(name) and name not in ours]
     parts = [f"no weights in {snapshot.name}: looked for {wanted}"]
-    if options.use_safetensors is False:
-        parts = [f"no weights in {snapshot.name} but safetensors, and use_safetensors=False refuses those"]
+    if options.use_safetensors is not None:
+        parts.append(f"use_safetensors={options.use_safetensors} leaves out the rest")
     if ours:
         variants = sorted({v for name in ours if (v := _variant_of(name))})
         near = difflib.get_close_matches(options.variant or "", variants, n=1)
@@ -210,6 +245,5 @@ def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOpti
 
 
 def _variant_of(name: str) -> str | None:
-    match = re.fullmatch(r"model(?:\.([^/]+?))?(?:-\d{5}-of-\d{5})?\.safetensors", name)
-    match = match or re.fullmatch(r"model\.safetensors\.index(?:\.([^/]+))?\.json", name)
+    match = _OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name)
     return match[1] if match else None

@@ -28,6 +28,7 @@ __all__ = ["verify"]
 
 _CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
 _INDEX = re.compile(r".+\.index(\..+)?\.json")
+_TORCH = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json")
 _VARIANT = re.compile(r"model\.(?P<single>[^/]+?)\.safetensors|model\.safetensors\.index\.(?P<index>[^/]+)\.json")
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\..+")
 _WHOLE = "(the checkpoint)"  # the row of what concerns no single file
@@ -113,7 +114,8 @@ class Verification:
         if self.only is not None:
             return [self.only]
         found = [name for name in self.names if name.endswith(".safetensors") or ".safetensors.index." in name]
-        return [name for name in found if "/" not in name and (variant is None or is_weight_file(name, variant))]
+        chosen = [name for name in found if "/" not in name and (variant is None or is_weight_file(name, variant))]
+        return chosen or [name for name in self.names if _TORCH.fullmatch(name)]
 
     def _open(self, checked: Checked) -> None:
         assert checked.path is not None

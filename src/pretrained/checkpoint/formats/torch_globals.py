@@ -1,0 +1,134 @@
+"""The closed table of what a pickle of tensors may name, and the inert values those names stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["GLOBALS", "FlawError", "Global", "OrderedDict", "PickledStorage", "PickledTensor"]
+
+# The classes of typed storages, which stand for a dtype.
+STORAGES: Mapping[str, str] = {
+    "BoolStorage": "bool",
+    "ByteStorage": "uint8",
+    "CharStorage": "int8",
+    "ShortStorage": "int16",
+    "IntStorage": "int32",
+    "LongStorage": "int64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+}
+DTYPES: Mapping[str, str] = {
+    **{name: name for name in STORAGES.values()},
+    **{name: name for name in ("uint16", "uint32", "uint64")},
+    **{name: name for name in ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu")},
+    # PyTorch's own other names of the same.
+    "half": "float16",
+    "float": "float32",
+    "double": "float64",
+    "cfloat": "complex64",
+    "cdouble": "complex128",
+    "short": "int16",
+    "int": "int32",
+    "long": "int64",
+}
+
+
+class FlawError(Exception):
+    """A complaint about a file, not yet located: the reader of the file knows its path.
+
+    Attributes:
+        reason: The complaint.
+        tensor: The tensor to blame, if it is one.
+        offset: Byte of the file where it showed, if known.
+        limit: The bound that was passed, if that is the complaint.
+        key: The global, or the record of the archive, that it is about.
+        is_path: The complaint is that a name leads out of its folder.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        tensor: str | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        key: str | None = None,
+        is_path: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.tensor = tensor
+        self.offset = offset
+        self.limit = limit
+        self.key = key
+        self.is_path = is_path
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PickledStorage:
+    """A stretch of memory: the record `data/<key>` of the archive. `dtype` is `None` when it counts bytes."""
+
+    key: str
+    dtype: str | None
+    numel: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PickledTensor:
+    """A view of a storage as the pickle tells it: types are checked, ranges are not. Offset and strides in elements."""
+
+    storage: PickledStorage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+    is_lazy: bool  # conjugated or negated by a flag instead of in memory
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Global:
+    """What a global of the closed table stands for: `kind` says which use is allowed."""
+
+    name: str
+    kind: str
+    dtype: str | None = None
+
+
+class OrderedDict(dict[Any, Any]):
+    """A dict that came from `collections.OrderedDict`, the only kind that may carry attributes."""
+
+    __slots__ = ()
+
+
+def _tabulate() -> dict[tuple[str, str], Global]:
+    table = {
+        ("collections", "OrderedDict"): "dict",
+        ("torch._utils", "_rebuild_tensor"): "tensor",
+        ("torch._utils", "_rebuild_tensor_v2"): "tensor",
+        ("torch._utils", "_rebuild_tensor_v3"): "tensor_v3",
+        ("torch._utils", "_rebuild_parameter"): "parameter",
+        ("torch._utils", "_rebuild_parameter_with_state"): "parameter",
+        ("torch._tensor", "_rebuild_from_type_v2"): "typed",
+        ("torch", "Tensor"): "class",
+        ("torch.nn.parameter", "Parameter"): "class",
+        ("torch.nn.parameter", "Buffer"): "class",
+        ("torch", "Size"): "size",
+        ("torch", "device"): "device",
+    }
+    found = {names: Global(".".join(names), kind) for names, kind in table.items()}
+    for module, name in (("torch.storage", "UntypedStorage"), ("torch", "UntypedStorage")):
+        found[module, name] = Global(f"{module}.{name}", "storage")
+    for name, dtype in STORAGES.items():
+        found["torch", name] = Global(f"torch.{name}", "storage", dtype)
+    for name, dtype in DTYPES.items():
+        found["torch", name] = Global(f"torch.{name}", "dtype", dtype)
+    return found
+
+
+GLOBALS = _tabulate()

@@ -1,0 +1,270 @@
+"""What a user writes, and the snapshot that it means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrained.errors import InvalidOptionError, OptionError, PretrainedError, SourceError, UntrustedPathError
+from pretrained.hub import ref as module
+from pretrained.hub.ref import is_local, resolve
+from pretrained.hub.snapshot import FolderSnapshot, LazySnapshot, check_relative
+from pretrained.options import SourceOptions
+
+HERE = SourceOptions()
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Repositories that would have been asked for."""
+    asked: list[str] = []
+
+    def open_repository(repo_id: str, source: SourceOptions) -> LazySnapshot:
+        asked.append(repo_id)
+        return LazySnapshot(repo_id, "0" * 40, {}, Path)
+
+    monkeypatch.setattr("pretrained.hub.repository.open_repository", open_repository)
+    return asked
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "inner" / "deep").mkdir(parents=True)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "inner" / "deep" / "x").write_text("")
+    return tmp_path
+
+
+def refuse(ref: Any, kind: type[PretrainedError], source: SourceOptions = HERE) -> PretrainedError:
+    with pytest.raises(kind) as caught:
+        resolve(ref, source)
+    assert len(str(caught.value).encode()) <= 2048
+    assert all(char.isprintable() or char == "\n" for char in str(caught.value))
+    return caught.value
+
+
+def test_a_folder(folder: Path) -> None:
+    for ref in (folder, str(folder), f"{folder}/"):
+        snapshot = resolve(ref, HERE)
+        assert isinstance(snapshot, FolderSnapshot)
+        assert snapshot.folder == folder
+        assert snapshot.names() == ["config.json"]
+        assert snapshot.path("config.json") == folder / "config.json"
+        assert snapshot.name == str(ref)
+        assert (snapshot.commit, snapshot.only) == (None, None)
+    assert str(folder) in repr(resolve(folder, HERE))
+
+
+def test_a_file(folder: Path) -> None:
+    snapshot = resolve(folder / "config.json", HERE)
+    assert isinstance(snapshot, FolderSnapshot)
+    assert (snapshot.folder, snapshot.only, snapshot.name) == (folder, "config.json", str(folder / "config.json"))
+
+
+def test_subfolders(folder: Path) -> None:
+    assert resolve(folder, SourceOptions(subfolder="inner")).folder == folder / "inner"
+    assert resolve(folder, SourceOptions(subfolder="inner/deep")).names() == ["x"]
+    error = refuse(folder, SourceError, SourceOptions(subfolder="iner"))
+    assert str(error) == f"no folder 'iner' in {folder}; folders there: inner"
+    assert error.path == str(folder / "iner")
+    refuse(folder, SourceError, SourceOptions(subfolder="config.json"))
+    refuse(folder, SourceError, SourceOptions(subfolder="x" * 1000))
+    assert refuse(folder / "config.json", InvalidOptionError, SourceOptions(subfolder="inner")).key == "subfolder"
+
+
+BAD_NAMES = [
+    "..",
+    "../x",
+    "a/../b",
+    "/etc",
+    "a//b",
+    "a/",
+    ".",
+    "./a",
+    "a\0b",
+    "a\r\nb",
+    "C:/x",
+    "C:x",
+    "http://x",
+    "a\\..\\b",
+    "x" * 5000,
+    "a\x1bb",
+    "a\ud800",
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("key", ["subfolder", "revision"])
+@pytest.mark.parametrize("ref", [".", "org/name"])
+def test_what_must_stay_inside(name: str, key: str, ref: str, no_hub: list[str]) -> None:
+    error = refuse(ref, UntrustedPathError, SourceOptions(**{key: name}))
+    assert error.key == key
+    assert no_hub == []
+
+
+@pytest.mark.parametrize(
+    "name", ["main", "v1.0", "refs/pr/5", "feature/x-y_z", "ünïcode", "日本/語", "🤗", "a b", "0" * 40]
+)
+def test_names_that_are_fine(name: str, tmp_path: Path) -> None:
+    check_relative(name, "revision")
+    (tmp_path / name).mkdir(parents=True)
+    assert resolve(tmp_path, SourceOptions(subfolder=name, revision=name)).folder == tmp_path / name
+
+
+def test_a_subfolder_that_is_a_link_out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (folder / "link").symlink_to(outside)
+    error = refuse(folder, UntrustedPathError, SourceOptions(subfolder="link"))
+    assert "leads out of it" in str(error)
+    (folder / "good").symlink_to(folder / "inner")
+    assert resolve(folder, SourceOptions(subfolder="good")).folder == folder / "good"
+
+
+def test_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert resolve("~/inner", HERE).folder == folder / "inner"
+    error = refuse("~/nothing", SourceError)
+    assert str(error) == f"no file or folder ~/nothing; {folder} holds: config.json, inner"
+    refuse("~nobody-of-that-name/x", SourceError)
+
+
+@pytest.mark.parametrize("name", ["ünï", "日本語", "with space", "🤗", "a:b", "-dash", "--x"])
+def test_unusual_names_of_folders(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: list[str]
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve(name, HERE).folder == Path(name)
+    assert no_hub == []
+
+
+def test_a_folder_wins_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(resolve("org/name", HERE), LazySnapshot)
+    assert no_hub == ["org/name"]
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert resolve("org/name", HERE).folder == Path("org/name")
+    assert no_hub == ["org/name"]
+
+
+@pytest.mark.parametrize("ref", ["bert-base-cased", "org/name", "org/name.with_all-signs", "a", "9/9"])
+def test_names_of_repositories(ref: str, no_hub: list[str]) -> None:
+    assert resolve(ref, HERE).name == ref
+    assert no_hub == [ref]
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "",
+        "a/b/c",
+        "org/",
+        "/",
+        "-x",
+        ".x",
+        "a b",
+        "a:b",
+        "hf://org/name",
+        "https://host/x",
+        "org\\name",
+        "a..b",
+        "a--b",
+        "x" * 97,
+        "x" * 5000,
+        "é",
+        "a\0",
+        "a\n",
+        "org/na\rme",
+        "org/\u202ename",
+    ],
+)
+def test_neither_path_nor_name(ref: str, no_hub: list[str]) -> None:
+    if ref == "/":
+        assert resolve(ref, HERE).folder == Path("/")
+        return
+    assert refuse(ref, InvalidOptionError).key == "pretrained_model_name_or_path"
+    assert no_hub == []
+
+
+@pytest.mark.parametrize("ref", [5, None, b"x", ["a"], {"a": 1}, 1.5])
+def test_other_things(ref: Any) -> None:
+    assert isinstance(refuse(ref, OptionError), TypeError)
+
+
+def test_paths_of_bytes() -> None:
+    class Bytes:
+        def __fspath__(self) -> bytes:
+            return b"x"
+
+    refuse(Bytes(), InvalidOptionError)
+
+
+@pytest.mark.parametrize("ref", ["./no", "../no-such-thing", "/no/such", "~/no", Path("no"), Path("org/name")])
+def test_what_looks_like_a_path_never_goes_to_the_hub(ref: Any, no_hub: list[str]) -> None:
+    assert is_local(ref)
+    error = refuse(ref, SourceError)
+    assert error.path == os.fspath(ref)
+    assert no_hub == []
+
+
+def test_what_is_near(folder: Path) -> None:
+    error = refuse(folder / "confg.json", SourceError)
+    assert str(error).endswith(f"; {folder} holds: config.json, inner")
+    refuse(folder / ("x" * 300), SourceError)
+    assert "holds" not in str(refuse(folder / "a" / "b", SourceError))
+
+
+def test_a_folder_that_may_not_be_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_listing(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module.os, "listdir", refuse_listing)
+    assert "holds: nothing" in str(refuse(folder / "x", SourceError))
+    assert "folders there: none" in str(refuse(folder, SourceError, SourceOptions(subfolder="x")))
+    monkeypatch.setattr(module.os, "scandir", refuse_listing)
+    with pytest.raises(SourceError, match=r"cannot list .*: Permission denied"):
+        resolve(folder, HERE).names()
+
+
+def test_a_token_in_a_url_is_not_shown() -> None:
+    token = "hf_" + "a1B2" * 8
+    assert token not in str(refuse(f"https://user:{token}@huggingface.co/x", InvalidOptionError))
+
+
+# Snapshots
+
+
+def test_links_and_other_things_in_a_folder(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    (folder / "to_folder").symlink_to("inner")
+    (folder / "to_file").symlink_to("config.json")
+    (folder / "nowhere").symlink_to("nothing")
+    os.mkfifo(folder / "fifo")
+    assert resolve(folder, HERE).names() == ["config.json", "fifo", "loop", "nowhere", "to_file"]
+
+
+def test_a_folder_with_too_many_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretrained.hub.snapshot._MAX_FILES", 0)
+    with pytest.raises(SourceError, match="holds 1 files; that is no checkpoint"):
+        resolve(folder, HERE).names()
+
+
+def test_a_repository_fetches_a_file_once() -> None:
+    fetched: list[str] = []
+
+    def fetch(name: str) -> Path:
+        fetched.append(name)
+        return Path("/cache") / name
+
+    snapshot = LazySnapshot("org/name", "c" * 40, {"config.json": "sub/config.json", "b": "sub/b"}, fetch)
+    assert snapshot.names() == ["b", "config.json"]
+    assert snapshot.folder is None
+    assert fetched == []
+    assert snapshot.path("config.json") == snapshot.path("config.json") == Path("/cache/sub/config.json")
+    assert fetched == ["sub/config.json"]
+    with pytest.raises(SourceError, match="no x in org/name@cccccccc"):
+        snapshot.path("x")
+    assert "org/name" in repr(snapshot)
