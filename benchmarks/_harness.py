@@ -8,9 +8,7 @@ standard library.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import mmap
 import os
 import platform
 import shutil
@@ -18,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -240,100 +237,6 @@ def scratch_folder(path: str | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# What a variant measures with
-
-
-@contextmanager
-def timed(result: dict[str, Any], key: str = "seconds") -> Iterator[None]:
-    """Adds the seconds of the block to `result` under `key`, with garbage collected before."""
-    gc.collect()
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        result[key] = time.perf_counter() - start
-
-
-def warm_memory(nbytes: int) -> None:
-    """Touches and gives back memory, so that what follows does not pay the host for it; then forgets the peak.
-
-    Once with small pages and once with huge ones, because the kernel takes them from different lists.
-    """
-    for advice in ("MADV_NOHUGEPAGE", "MADV_HUGEPAGE"):
-        area = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, advice):
-            area.madvise(getattr(mmap, advice))
-        for offset in range(0, nbytes, mmap.PAGESIZE):
-            area[offset] = 1
-        area.close()
-    reset_peak()
-
-
-def reset_peak() -> None:
-    """VmHWM counts anew from here."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # then the peak is the process's, which is more
-
-
-def memory() -> dict[str, float]:
-    """Bytes of this process: anonymous, proportional share, resident, and the highest that was resident."""
-    found: dict[str, float] = {}
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
-        key, value = line.split(":")
-        if key in ("Anonymous", "Pss", "Rss"):
-            found[key.lower()] = int(value.split()[0]) * 1024
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            found["peak"] = int(line.split()[1]) * 1024
-    return found
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint that hold tensors."""
-    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".safetensors", ".pt", ".tensors"))
-
-
-def read_through(path: Path) -> None:
-    """Brings a file into the page cache."""
-    buffer = bytearray(16 << 20)
-    with open(path, "rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
-
-
-def warm_files(folder: Path) -> None:
-    """Brings a checkpoint into the page cache."""
-    for path in weight_files(folder):
-        read_through(path)
-
-
-def drop_files(folder: Path) -> None:
-    """Takes a checkpoint out of the page cache, and says so when the system did not."""
-    for path in weight_files(folder):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            if (share := resident_share(fd)) > 0.05:
-                print(f"  {path.name}: {share:.0%} of it stays in the page cache", file=sys.stderr)
-        finally:
-            os.close(fd)
-
-
-def resident_share(fd: int) -> float:
-    """How much of a file is in the page cache, by 200 reads that may not wait."""
-    size, there = os.fstat(fd).st_size, 0
-    for i in range(200):
-        try:
-            os.preadv(fd, [bytearray(1)], size * i // 200, os.RWF_NOWAIT)
-            there += 1
-        except BlockingIOError:
-            pass
-    return there / 200
-
-
 # What is printed
 
 
@@ -372,9 +275,8 @@ def print_rows(title: str, rows: Iterable[Row], results: Results) -> None:
     print(f"\n{title}")
     for row in rows:
         ratio = "" if row.ratio is None else f"  ratio {row.ratio:.2f}"
-        print(
-            f"  {row.what}: {row.ours}  |  {row.against}: {row.theirs}{ratio}  target {row.target}  {verdict(row.met)}"
-        )
+        compared = "" if row.against == "–" else f"  |  {row.against}: {row.theirs}{ratio}"
+        print(f"  {row.what}: {row.ours}{compared}  target {row.target}  {verdict(row.met)}")
     for name, reason in results.skipped.items():
         print(f"  left out: {name}: {reason}")
 
@@ -403,9 +305,11 @@ def row(
     against: str = "",
     show: Callable[[float], str] = seconds,
 ) -> Row:
-    """A row for a ratio of two variants, and the limit it is to stay under."""
+    """A row for a ratio of two variants, and the limit it is to stay under; without the other, the bare figure."""
+    if not results.has(theirs):
+        return Row(what, show(results.median(ours, key)), against or theirs, "not run", None, "–", None)
     ratio = results.ratio(ours, theirs, key, their_key)
-    target = "–" if limit is None else f"≤ {limit:g} ×"
+    target = "–" if limit is None else f"≤ {limit:.2g} ×"
     return Row(
         what,
         show(results.median(ours, key)),

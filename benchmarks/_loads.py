@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _harness import timed
+from _measure import timed
 
 __all__ = ["again", "bare", "load_with", "stages"]
 
@@ -71,14 +71,14 @@ def bare(folder: Path) -> Callable[[], Any]:
             header = json.loads(file.read(length))
             area = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         del header["__metadata__"]
+        start_of_data = 8 + length
         dtypes = {"BF16": torch.bfloat16, "F32": torch.float32}
         modules = dict(model.named_modules())
         for name, entry in header.items():
             owner, _, key = name.rpartition(".")
             dtype, (start, stop) = dtypes[entry["dtype"]], entry["data_offsets"]
-            view = torch.frombuffer(
-                area, dtype=dtype, count=(stop - start) // dtype.itemsize, offset=8 + length + start
-            )
+            count = (stop - start) // dtype.itemsize
+            view = torch.frombuffer(area, dtype=dtype, count=count, offset=start_of_data + start)
             modules[owner]._parameters[key] = torch.nn.Parameter(view.view(entry["shape"]), requires_grad=False)
         return model
 

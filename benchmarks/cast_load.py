@@ -2,7 +2,8 @@
 
 import _checkpoints
 import _loads
-from _harness import Bench, Context, Results, Row, bound, megabytes, memory, row, timed, warm_files, warm_memory
+from _harness import Bench, Context, Results, Row, bound, megabytes, row
+from _measure import memory, timed, warm_files, warm_memory
 
 bench = Bench(
     "cast_load",
@@ -71,15 +72,12 @@ def judge(results: Results, context: Context) -> list[Row]:
     rows = []
     for what, limit in (("float32_to_bfloat16", 0.7), ("bfloat16_to_float16", None)):
         ours, theirs, name = f"pretrained_{what}", f"transformers_{what}", what.replace("_", " ")
-        if results.has(ours) and results.has(theirs):
-            rows.append(row(results, name, ours, theirs, limit, against="transformers"))
-            rows.append(
-                row(results, f"{name}, peak", ours, theirs, None, key="peak", against="transformers", show=megabytes)
-            )
-        if results.has(ours):
-            rows.append(
-                bound(f"{name}, peak beyond the result", results.median(ours, "beyond_result"), 64e6, megabytes)
-            )
+        beyond = results.median(ours, "beyond_result")
+        rows += [
+            row(results, name, ours, theirs, limit, against="transformers"),
+            row(results, f"{name}, peak", ours, theirs, None, key="peak", against="transformers", show=megabytes),
+            bound(f"{name}, peak beyond the result", beyond, 64e6, megabytes),
+        ]
     return rows
 
 

@@ -5,7 +5,8 @@ import threading
 
 import _checkpoints
 import _loads
-from _harness import Bench, Context, Results, Row, drop_files, row, timed
+from _harness import Bench, Context, Results, Row, row, seconds
+from _measure import drop_files, timed
 
 bench = Bench(
     "cold_load",
@@ -92,24 +93,14 @@ def _read(context: Context, flags: int) -> dict:
 
 @bench.judge
 def judge(results: Results, context: Context) -> list[Row]:
-    rows = [
-        row(results, "load and first output", "pretrained", "disk", 1.1, key="usable", against="reading the file (O_DIRECT)"),
-        row(results, "load and first output", "pretrained", "disk_through_cache", None, key="usable", against="reading the file (page cache)"),
-    ]  # fmt: skip
-    if results.has("transformers"):
-        rows.append(row(results, "load and first output", "pretrained", "transformers", None, key="usable"))
-    rows.append(
-        row(
-            results,
-            "of that, returned",
-            "pretrained",
-            "pretrained",
-            None,
-            their_key="output",
-            against="the output, warm",
-        )
-    )
-    return rows
+    what, key = "load and first output", "usable"
+    return [
+        row(results, what, "pretrained", "disk", 1.1, key=key, against="reading the file (O_DIRECT)"),
+        row(results, what, "pretrained", "disk_through_cache", None, key=key, against="reading the file (page cache)"),
+        row(results, what, "pretrained", "transformers", None, key=key),
+        Row("the load alone", seconds(results.median("pretrained")), "–", "–", None, "–", None),
+        Row("one output, all warm", seconds(results.median("pretrained", "output")), "–", "–", None, "–", None),
+    ]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import _checkpoints
 import _loads
-from _harness import Bench, Context, Results, Row, memory, row, seconds, timed, warm_files, warm_memory
+from _harness import Bench, Context, Results, Row, row, seconds
+from _measure import memory, timed, warm_files, warm_memory
 
 bench = Bench(
     "copying_load",
@@ -141,11 +142,11 @@ def judge(results: Results, context: Context) -> list[Row]:
     if not peers:
         return [Row("load", seconds(results.median("pretrained")), "–", "–", None, "–", None)]
     fastest = min(peers, key=results.median)
-    rows = [
-        row(results, "load", "pretrained", fastest, 0.5, against=f"the fastest of them, {fastest.replace('_', ' ')}")
+    best = f"the fastest of them, {fastest.replace('_', ' ')}"
+    return [
+        row(results, "load", "pretrained", fastest, 0.5, against=best),
+        *(row(results, "load", "pretrained", name, None) for name in sorted(peers, key=results.median)),
     ]
-    rows += [row(results, "load", "pretrained", name, None) for name in sorted(peers, key=results.median)]
-    return rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The first load in a fresh process, beyond importing torch: at most a tenth of transformers' time."""
 
 import _checkpoints
-from _harness import Bench, Context, Results, Row, row, timed, warm_files
+from _harness import Bench, Context, Results, Row, row
+from _measure import timed, warm_files
 
 bench = Bench(
     "first_load",

@@ -2,7 +2,8 @@
 
 import sys
 
-from _harness import Bench, Context, Results, Row, bound, row, seconds, timed
+from _harness import Bench, Context, Results, Row, bound, row, seconds
+from _measure import timed
 
 bench = Bench(
     "import_time",
@@ -77,20 +78,15 @@ def transformers_llama(context: Context) -> dict:
 @bench.judge
 def judge(results: Results, context: Context) -> list[Row]:
     loaded = sorted({name for run in results.rounds["pretrained"] for name in run["frameworks"]})
-    rows = [
+    beyond, peer = results.median("pretrained_model"), "transformers"
+    return [
         bound("`import pretrained`", results.median("pretrained"), 0.060, seconds),
         Row("frameworks it loads", ", ".join(loaded) or "none", "–", "–", None, "none", not loaded),
-        bound(
-            "`from pretrained import PreTrainedModel`, beyond torch", results.median("pretrained_model"), 0.15, seconds
-        ),
+        bound("`from pretrained import PreTrainedModel`, beyond torch", beyond, 0.15, seconds),
+        row(results, "`import` of the package", "pretrained", peer, None),
+        row(results, "PreTrainedModel, beyond torch", "pretrained_model", "transformers_model", None, against=peer),
+        row(results, "classes of Llama, beyond torch", "pretrained_llama", "transformers_llama", None, against=peer),
     ]
-    if results.has("transformers"):
-        rows += [
-            row(results, "`import` of the package", "pretrained", "transformers", None),
-            row(results, "`PreTrainedModel`, beyond torch", "pretrained_model", "transformers_model", None, against="transformers"),
-            row(results, "AutoModelForCausalLM and Llama, beyond torch", "pretrained_llama", "transformers_llama", None, against="transformers"),
-        ]  # fmt: skip
-    return rows
 
 
 if __name__ == "__main__":

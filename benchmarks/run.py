@@ -117,10 +117,8 @@ def _listed(found: dict[str, str]) -> str:
 
 
 def _summary(records: list[dict[str, Any]]) -> str:
-    judged = [row for record in records for row in record["rows"] if row["met"] is not None]
-    missed = [
-        f"{record['title']}: {row['what']}" for record in records for row in record["rows"] if row["met"] is False
-    ]
+    judged = [(record, row) for record in records for row in record["rows"] if row["met"] is not None]
+    missed = [f"{record['title']}: {row['what']}" for record, row in judged if not row["met"]]
     text = f"{len(judged) - len(missed)} of {len(judged)} targets are met."
     return text + (f" Missed: {'; '.join(missed)}.\n" if missed else "\n")
 

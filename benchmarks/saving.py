@@ -1,4 +1,4 @@
-"""A save takes no longer than transformers' as one file, and at most 0.7 of it as shards, without fsync on either side."""
+"""Saving takes no longer than transformers as one file, and 0.7 of it as shards, with fsync on neither side."""
 
 import os
 import shutil
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import _checkpoints
 import _loads
-from _harness import Bench, Context, Results, Row, memory, row, timed, warm_files, warm_memory
+from _harness import Bench, Context, Results, Row, row
+from _measure import memory, timed, warm_files, warm_memory
 
 bench = Bench(
     "saving",
@@ -99,17 +100,15 @@ def pretrained_shards_durable(context: Context) -> dict:
 
 @bench.judge
 def judge(results: Results, context: Context) -> list[Row]:
-    rows = []
-    for what, limit in (("one", 1.0), ("shards", 0.7)):
-        ours, theirs = f"pretrained_{what}", f"transformers_{what}"
-        name = "one file" if what == "one" else "shards of 500 MB"
-        if results.has(theirs):
-            rows.append(row(results, f"{name}, not flushed", ours, theirs, limit, against="transformers"))
-        if results.has(durable := f"{ours}_durable"):
-            rows.append(row(results, f"{name}, durable", durable, ours, None, against="the same, not flushed"))
-    if results.has("transformers_one_durable"):
-        rows.append(row(results, "one file, durable", "pretrained_one_durable", "transformers_one_durable", None, against="transformers, then fsync"))  # fmt: skip
-    return rows
+    peer, alone = "transformers", "the same, not flushed"
+    flushed = "transformers_one_durable"
+    return [
+        row(results, "one file, not flushed", "pretrained_one", "transformers_one", 1.0, against=peer),
+        row(results, "shards of 500 MB, not flushed", "pretrained_shards", "transformers_shards", 0.7, against=peer),
+        row(results, "one file, durable", "pretrained_one_durable", "pretrained_one", None, against=alone),
+        row(results, "shards, durable", "pretrained_shards_durable", "pretrained_shards", None, against=alone),
+        row(results, "one file, durable", "pretrained_one_durable", flushed, None, against=f"{peer}, then fsync"),
+    ]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import _checkpoints
 import _loads
-from _harness import Bench, Context, Results, Row, row, warm_files
+from _harness import Bench, Context, Results, Row, row
+from _measure import warm_files
 
 bench = Bench(
     "warm_load",

@@ -275,6 +275,7 @@ def test_a_state_dict(folder: Path) -> None:
     model, report = load(None, config=SmallConfig(), state_dict=ARRAYS)
     assert values_of(model)["w"] == [0, 1, 2]
     assert report.source == "<state_dict>"
+    assert model.generation_config is None
     assert not np.shares_memory(np.asarray(model.arrays["w"]), ARRAYS["w"])
     model, _ = load(folder, state_dict={**ARRAYS, "w": ARRAYS["w"] + 5})
     assert values_of(model)["w"] == [5, 6, 7]

@@ -18,6 +18,7 @@ from pretrained.errors import InvalidOptionError, OptionError
 from pretrained.options import (
     LOAD_KEYWORDS,
     LoadOptions,
+    SaveOptions,
     SourceOptions,
     WeightOptions,
     parse_size,
@@ -210,6 +211,10 @@ def test_source_options_alone() -> None:
     assert rest == {"hidden_size": 3, "dtype": "d"}
     with pytest.raises(InvalidOptionError, match="trust_remote_code"):
         split_source_options({"trust_remote_code": True})
+
+
+def test_what_a_save_does_unless_told() -> None:
+    assert SaveOptions() == SaveOptions(True, None, "5GB", None, True)
 
 
 def test_options_are_frozen() -> None:

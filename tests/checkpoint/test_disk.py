@@ -261,7 +261,7 @@ def test_network_file_systems(magic: int, remote: bool, file: Path, monkeypatch:
             buffer._obj[0] = magic
             return 0
 
-    monkeypatch.setattr(disk.ctypes, "CDLL", lambda name: System)
+    monkeypatch.setattr(disk, "_libc", lambda: System)
     assert is_remote(file) is remote
 
 

@@ -134,7 +134,7 @@ def test_layout_ops(dtype: str, tmp_path: Path) -> None:
 def test_casts_go_through_windows(chunk: int, use_mmap: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = RNG.standard_normal(10_007)
     container = save(tmp_path / "f", {"a": array, "b": array[:3]})
-    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(module, "WINDOW", chunk)
     plan = plan_load(
         container.entries,
         [ParamSpec("a", (10_007,), "float32"), ParamSpec("b", (3,), "float32")],

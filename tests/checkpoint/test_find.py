@@ -338,6 +338,14 @@ def test_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
     assert settle(empty) is empty
 
 
+def test_a_cache_may_call_a_file_as_it_likes(tmp_path: Path) -> None:
+    """The reader is the one that the name in the repository asks for."""
+    put(tmp_path, "0123abc", "a")
+    remote: Any = Remote({"pytorch_model.bin": tmp_path / "0123abc"})
+    with pytest.raises(WeightsFormatError, match="no PyTorch zip archive"):
+        find_checkpoint(remote, ANY)
+
+
 def test_a_folder_without_a_save_half_done_is_itself(tmp_path: Path) -> None:
     put(tmp_path, SINGLE, "a")
     snapshot = FolderSnapshot(tmp_path, "x")

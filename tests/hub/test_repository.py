@@ -181,7 +181,9 @@ class Hub:
                 return self.send(request, b'{"error": "no such revision"}', 404, {"X-Error-Code": "RevisionNotFound"})
             if kind == "revision":
                 return self.send(request, json.dumps({"id": "org/name", "sha": commit, "siblings": []}).encode())
-            return self.send(request, json.dumps(self.tree(commit)).encode())
+            is_whole = "recursive=true" in urlsplit(request.path).query.lower()
+            listed = [item for item in self.tree(commit) if is_whole or "/" not in item["path"]]
+            return self.send(request, json.dumps(listed).encode())
         if parts[:3] == ["org", "name", "resolve"]:
             content = self.commits[parts[3]].get("/".join(parts[4:]))
             if content is not None:

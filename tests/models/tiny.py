@@ -65,7 +65,8 @@ def run_case(family: str, folder: str, case: str, attention: str) -> tuple[Any, 
     described = json.loads((REFERENCE / folder / "cases.json").read_text())
     spec, inputs = described["cases"][case], load_arrays(REFERENCE / folder / "inputs.npz")
     config_class = BertConfig if family == "bert" else LlamaConfig
-    config = config_class.from_dict(described["base"] | spec.get("config", {}) | {"attn_implementation": attention})
+    config = config_class.from_dict(described["base"] | spec.get("config", {}), attn_implementation=attention)
+    assert config._attn_implementation == attention
     model = find_class(family, spec["class"])(config).eval()
     weights = load_file(REFERENCE / folder / "model.safetensors")
     prefix = f"{model.base_model_prefix}."

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -181,12 +182,17 @@ def _pieces(extents: Iterable[Extent]) -> Iterable[Extent]:
             yield Extent(offset + start, target[start : start + CHUNK])
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
 def is_remote(path: Path) -> bool:
     """Whether the file lies on a network file system, where mapping costs a round trip for each fault."""
     if sys.platform != "linux":
         return False
     buffer = (ctypes.c_long * 32)()
-    if ctypes.CDLL(None).statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
+    if _libc().statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
         return False
     return (buffer[0] & 0xFFFFFFFF) in _REMOTE
 

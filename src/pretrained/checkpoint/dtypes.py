@@ -86,7 +86,7 @@ class DtypePolicy:
     Attributes:
         default: dtype of what nothing else names.
         overrides: (module or parameter name, dtype), the longest name first; `""` stands for the whole model.
-        keep_fp32: parts of dotted names whose parameters stay in float32 when `default` is a 16-bit type.
+        keep_fp32: parts of dotted names whose parameters stay in float32 when `default` is float16.
     """
 
     default: str
@@ -109,7 +109,8 @@ class DtypePolicy:
         else:
             default = _floating_name(request)
         ordered = sorted(overrides.items(), key=lambda item: -len(item[0]))
-        kept = frozenset(keep_fp32) if BITS[default] == 16 else frozenset()
+        # bfloat16 has float32's range: what overflows in float16 does not overflow there.
+        kept = frozenset(keep_fp32) if default == "float16" else frozenset()
         return cls(default, tuple(ordered), kept)
 
     @property

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .disk import CHUNK, Extent, allocate, is_remote, map_file, read_extents, run
+from .disk import Extent, allocate, is_remote, map_file, read_extents, run
 from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
 from .rules import apply_ops
 from .tensors import BITS, Container, num_bytes
 
-__all__ = ["Loaded", "Sink", "execute"]
+__all__ = ["WINDOW", "Loaded", "Sink", "execute"]
+
+WINDOW = 8 * 2**20  # bytes of source that a worker casts at a time; all there is of it beside the result
 
 
 class Sink(Protocol):
@@ -167,7 +169,7 @@ def _copied_source(container: Container) -> _Source:
 def _windows(step: Step) -> list[tuple[int, int]]:
     """The step's elements in runs of one window of source bytes."""
     size = BITS[step.entry.dtype] // 8
-    count, per_window = step.entry.nbytes // size, CHUNK // size
+    count, per_window = step.entry.nbytes // size, WINDOW // size
     return [(start, min(start + per_window, count)) for start in range(0, count, per_window)]
 
 

@@ -29,7 +29,10 @@ class GenerationConfig:
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        self.__dict__.update(kwargs)
+        for name, value in kwargs.items():
+            if callable(getattr(type(self), name, None)) or name.startswith("__"):
+                raise ConfigError(f"generation setting {name!r} would replace the method of that name", key=name)
+            self.__dict__[name] = value
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **kwargs: Any) -> GenerationConfig:
@@ -48,7 +51,7 @@ class GenerationConfig:
         config = read_generation_config(snapshot)
         if config is None:
             raise SourceError(f"no {GENERATION_CONFIG_NAME} in {snapshot.name}", path=snapshot.name)
-        return cls(**config.to_dict() | rest)
+        return cls(**vars(config) | rest)
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting, JSON-ready."""

@@ -16,6 +16,7 @@ from ..checkpoint.plan_load import ParamSpec
 from .init import fresh_buffers, initialise
 from .skeleton import build_skeleton
 from .slots import Slot, collect_slots, dtype_name, specs_of, torch_dtype
+from .slots import watches_attributes as _watches
 from .tying import tied_names
 
 __all__ = ["TorchBackend", "bytes_of"]
@@ -42,7 +43,12 @@ class TorchBackend:
         """The model with its uninitialised parameters on the meta device."""
         self._build = build
         self._is_fresh = True
-        return build_skeleton(build)
+        model = build_skeleton(build)
+        # Once for the whole tree: while this builds, no constructor ties on the way.
+        tie_weights = getattr(model, "tie_weights", None)
+        if tie_weights is not None:
+            tie_weights()
+        return model
 
     def params(self, model: Any) -> Sequence[ParamSpec]:
         """Parameters and persistent buffers of the model, tied ones as one."""
@@ -82,10 +88,17 @@ class TorchBackend:
     def bind(self, model: Any, values: Mapping[str, Any]) -> None:
         """Puts tensors in their places. A parameter that is real stays the same object, so optimizers keep it."""
         for name, value in values.items():
-            self._put(name, value)
+            ((_, (module, key, is_buffer)), *others) = group = self._groups[name]
+            old = (module._buffers if is_buffer else module._parameters)[key]
+            if others or is_buffer or type(old) is not nn.Parameter or not old.is_meta or _watches(module):
+                self._put_group(group, value)
+            else:  # what nearly all are: a parameter in one place
+                module._parameters[key] = _parameter_like(old, value)  # type: ignore[assignment]
 
     def _put(self, name: str, value: torch.Tensor) -> None:
-        group = self._groups[name]
+        self._put_group(self._groups[name], value)
+
+    def _put_group(self, group: list[tuple[str, Slot]], value: torch.Tensor) -> None:
         old = group[0][1].tensor
         if not old.is_meta:
             _replace_data(old, value)

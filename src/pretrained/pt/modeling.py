@@ -9,7 +9,7 @@ A subclass declares; nothing is probed for. The hooks:
     _tied_weights_keys         {target: source}, or a list of secondary names
     _tie_weights()             ties what a table cannot say
     _keys_to_ignore_on_load_missing / _unexpected, _keys_to_ignore_on_save    regular expressions
-    _keep_in_fp32_modules      parts of names whose parameters stay float32 in a 16-bit model
+    _keep_in_fp32_modules      parts of names whose parameters stay float32 in a float16 model
     _no_split_modules          classes that stay on one device
     _supports_sdpa             forward uses config._attn_implementation and knows "sdpa"
     _rules                     renames and layout changes between file and model
@@ -91,10 +91,10 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Runs `_init_weights` on every module that has not had it, and ties. While a checkpoint loads, only ties."""
+        """Runs `_init_weights` on every module that has not had it, and ties; a load ties by itself."""
         if not is_building():
             init_all(self)
-        self.tie_weights()
+            self.tie_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initial values for the parameters directly in `module`; what the layer itself gives, unless overridden."""

@@ -33,6 +33,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return _NAMES.get(dtype) or str(dtype).removeprefix("torch.")
 
 
+def watches_attributes(module: nn.Module) -> bool:
+    """Whether the class does something when an attribute is set; recurrent layers keep lists of their weights."""
+    return type(module).__setattr__ is not nn.Module.__setattr__
+
+
 class Slot(NamedTuple):
     """One place: `module._parameters[key]` or `module._buffers[key]`."""
 
@@ -47,8 +52,8 @@ class Slot(NamedTuple):
 
     def put(self, tensor: torch.Tensor) -> None:
         """Replaces it."""
-        if type(self.module).__setattr__ is not nn.Module.__setattr__:
-            setattr(self.module, self.key, tensor)  # recurrent layers keep lists of their weights beside
+        if watches_attributes(self.module):
+            setattr(self.module, self.key, tensor)
         elif self.is_buffer:
             self.module._buffers[self.key] = tensor
         else:

@@ -19,15 +19,15 @@ def tie(model: Any) -> None:
     called as well.
     """
     for prefix, module in list(model.named_modules()):
+        # Looked up where they are: asking a module for an attribute it has not is the slowest thing it does.
         keys = getattr(type(module), "_tied_weights_keys", None)
-        config = getattr(module, "config", None)
+        config = module.__dict__.get("config")
         if isinstance(keys, Mapping) and getattr(config, "tie_word_embeddings", True):
             _tie_by_map(model, keys, f"{prefix}." if prefix else "")
         elif config is not None and not isinstance(keys, Mapping):
             _tie_embeddings(module, config)
-        own = getattr(module, "_tie_weights", None)
-        if own is not None:
-            own()
+        if getattr(type(module), "_tie_weights", None) is not None:
+            module._tie_weights()
 
 
 def _tie_by_map(model: nn.Module, keys: Mapping[str, str], prefix: str) -> None:
