@@ -96,7 +96,9 @@ def _make_peers(python: Path) -> None:
 
 def page(records: list[dict[str, Any]], peers: Path, options: argparse.Namespace) -> str:
     """The page, from what the benchmarks said."""
-    shown = [name for name in ("--quick",) if options.quick] + options.names
+    shown = ["--quick"] if options.quick else []
+    shown += ["--repeats", str(options.repeats)] if options.repeats else []
+    shown += options.names
     ours = versions(sys.executable, ("pretrained", "torch", "numpy"))
     theirs = versions(peers, PEERS)
     load = os.getloadavg()
