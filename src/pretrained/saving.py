@@ -63,7 +63,7 @@ def save(
         plan = plan_save(tensors, max_shard_size=limit, variant=options.variant, secondary=secondary, present=present)
         report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
         paths = {name: stage.path(name) for name in plan.shards}
-        _write_shards(plan, paths, data_of, framework, save_function)
+        _write_shards(plan, paths, data_of, framework, save_function, durable=options.durable)
         report.files = {name: target.stat().st_size for name, target in paths.items()}
         for name, text in _text_files(plan, texts or {}).items():
             stage.path(name).write_bytes(text)
@@ -83,6 +83,8 @@ def _write_shards(
     data_of: Callable[[str], Any],
     framework: str,
     save_function: Callable[[list[str], Path], None] | None,
+    *,
+    durable: bool,
 ) -> None:
     def write(name: str) -> None:
         shard = plan.shards[name]
@@ -91,7 +93,7 @@ def _write_shards(
             return
         metadata = {"format": framework, **_alias_notes(plan, shard)}
         outgoing = [Outgoing(t.name, t.dtype, t.shape, lambda t=t: data_of(t.name)) for t in shard]  # type: ignore[misc]
-        safetensors.write(paths[name], outgoing, metadata)
+        safetensors.write(paths[name], outgoing, metadata, begin_writeback=durable)
 
     # One file is one lock in the kernel, so a second thread only helps where there is a second file.
     run(write, list(plan.shards))

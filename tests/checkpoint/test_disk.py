@@ -316,3 +316,41 @@ def test_stamps_tell_files_apart(file: Path) -> None:
     assert stamp_at(file) != stamp
     with pytest.raises(FileNotFoundError):
         stamp_at(file.parent / "none")
+
+
+@pytest.mark.parametrize(
+    ("faults", "advice"),
+    [
+        ([0.1, 0.1, 0.1], ["huge", "huge", "huge"]),
+        ([9.0, 0.1, 9.0], ["huge", "huge", "huge"]),
+        ([9.0, 9.0, 0.1], ["huge", "huge", "small", "small"]),
+    ],
+    ids=["fast", "slow now and then", "slow twice in a row"],
+)
+def test_huge_pages_are_given_up_where_they_are_slow(
+    faults: list[float], advice: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Milliseconds of one fault in each piece → what the system is told, in order."""
+    told: list[str] = []
+
+    class Arena(disk.mmap.mmap):
+        def madvise(self, option: int, *_: int) -> None:
+            told.append({disk.mmap.MADV_HUGEPAGE: "huge", disk.mmap.MADV_NOHUGEPAGE: "small"}[option])
+
+    times = iter(faults)
+    monkeypatch.setattr(disk, "_fault_time", lambda target, offset: next(times) * 1e6)
+    pages = disk.HugePages()
+    for _ in faults:
+        pages.prepare(memoryview(Arena(-1, 8 << 20)))
+    assert told == advice
+    pages.prepare(memoryview(bytearray(8)))  # memory that was not mapped is left as it is
+    assert told == advice
+
+
+def test_choosing_pages_does_not_touch_what_is_read(file: Path) -> None:
+    """A byte is written to time the fault; the read that follows has to cover it."""
+    content = os.urandom(9 << 20)
+    file.write_bytes(content)
+    memory = disk.allocate(len(content))
+    disk.read_extents(file, None, [disk.Extent(0, memory)])
+    assert bytes(memory) == content

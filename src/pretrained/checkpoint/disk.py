@@ -7,6 +7,7 @@ import mmap
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +21,7 @@ from .tensors import FileStamp
 
 __all__ = [
     "Extent",
+    "HugePages",
     "allocate",
     "is_remote",
     "is_resident",
@@ -33,6 +35,7 @@ __all__ = [
 
 CHUNK = 16 * 2**20  # bytes a worker reads at a time: large enough for the disk, small enough to share the work
 _HUGE_PAGE = 2 * 2**20
+_SLOW_FAULT = 1_000_000  # nanoseconds for a huge page; clearing one that is there takes a fifth of it
 _MAX_WORKERS = 4  # more readers do not help a disk, and contend for page-table locks
 _PREFETCH_STEP = 2**20  # a longer WILLNEED is cut off by the kernel's read-ahead limit
 _PROBES = 24
@@ -121,7 +124,7 @@ def stamp_at(path: Path) -> FileStamp:
 
 
 def allocate(nbytes: int) -> memoryview:
-    """Private zeroed memory as a flat writable buffer, on huge pages where it is large enough to matter.
+    """Private zeroed memory as a flat writable buffer; `HugePages` chooses its pages when it is filled.
 
     A tensor's memory comes from its own map, so it is given back the moment the last view of it dies.
     """
@@ -131,16 +134,42 @@ def allocate(nbytes: int) -> memoryview:
         arena = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
         raise MemoryError(f"no memory for a tensor of {nbytes} bytes") from error
-    if _has_huge_pages():
-        # Faulting 4 KiB at a time is most of the cost of a copy: 0.2 s instead of 0.7 s for 2 GB.
-        with suppress(OSError):  # a kernel without them
-            arena.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(arena)
 
 
-def _has_huge_pages() -> bool:
-    """Whether this platform can be told about huge pages."""
-    return sys.platform == "linux" and "MADV_HUGEPAGE" in vars(mmap)
+class HugePages:
+    """Huge pages for memory about to be filled, for as long as the machine has them ready.
+
+    Faulting 4 KiB at a time is most of the cost of a copy. But a virtual machine hands free memory back to its host in
+    blocks of this very size, and then each huge page is 512 faults over there, while small pages come out of what was
+    used a moment ago. Which of the two it is shows in one page of each piece; two slow ones in a row decide.
+    """
+
+    def __init__(self) -> None:
+        self.are_fast = sys.platform == "linux" and "MADV_HUGEPAGE" in vars(mmap)
+        self._num_slow = 0
+
+    def prepare(self, target: memoryview) -> None:
+        """Chooses the pages of a piece of `allocate`d memory that was not written to yet."""
+        arena = target.obj
+        if not isinstance(arena, mmap.mmap) or "MADV_HUGEPAGE" not in vars(mmap):
+            return
+        with suppress(OSError):  # a kernel without them
+            if self.are_fast:
+                arena.madvise(mmap.MADV_HUGEPAGE)
+                if len(target) >= 2 * _HUGE_PAGE:  # then the byte in its middle is on a huge page
+                    is_slow = _fault_time(target, _HUGE_PAGE) > _SLOW_FAULT
+                    self._num_slow = self._num_slow + 1 if is_slow else 0
+                    self.are_fast = self._num_slow < 2
+            if not self.are_fast:
+                arena.madvise(mmap.MADV_NOHUGEPAGE)
+
+
+def _fault_time(target: memoryview, offset: int) -> int:
+    """Nanoseconds this thread works to touch a byte; what others do meanwhile does not count."""
+    start = time.thread_time_ns()
+    target[offset] = 0
+    return time.thread_time_ns() - start
 
 
 def read_extents(path: Path, stamp: FileStamp | None, extents: Iterable[Extent]) -> int:
@@ -151,11 +180,13 @@ def read_extents(path: Path, stamp: FileStamp | None, extents: Iterable[Extent])
         WeightsFormatError: the system cannot read it.
     """
     pieces = list(_pieces(extents))
+    pages = HugePages()
     fd = _open_again(path)
     try:
         require_unchanged(path, stamp_of(fd), stamp)
 
         def fill(piece: Extent) -> None:
+            pages.prepare(piece.target)
             done = 0
             while done < len(piece.target):
                 try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .disk import Extent, allocate, is_remote, map_file, read_extents, run
+from .disk import Extent, HugePages, allocate, is_remote, map_file, read_extents, run
 from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
 from .rules import apply_ops
@@ -125,6 +125,7 @@ def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loade
     read, done = _mapped_source(container) if can_map else _copied_source(container)
     windows: list[tuple[Step, memoryview, int, int]] = []
     overflowed: set[str] = set()
+    pages = HugePages()
     for step in steps:
         memory = allocate(num_bytes(step.shape, step.dtype))
         loaded.values[step.param] = sink.view(memory, 0, step.dtype, step.shape)
@@ -135,6 +136,7 @@ def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loade
         size_in, size_out = BITS[step.entry.dtype] // 8, BITS[step.dtype] // 8
         first, last = step.entry.offset + start * size_in, step.entry.offset + stop * size_in
         source, target = read(first, last), memory[start * size_out : stop * size_out]
+        pages.prepare(target)
         sink.cast(source, step.entry.dtype, target, step.dtype)
         if _overflows(step, source, target, sink):
             overflowed.add(step.entry.name)
