@@ -29,14 +29,15 @@ REQUIREMENTS = HERE / "requirements-peers.txt"
 INTRODUCTION = """\
 # Speed and memory
 
-Written by `make bench`, which replaces it. What is said here was measured in one run on one machine, and only ratios travel:
-every variant runs in a fresh process, in turns with what it is compared with, and a ratio is the median over rounds of
-two runs that stood next to each other. Beside each figure stand the median times they come from.
+Written by `make bench`, which replaces it. What is said here was measured in one run on one machine, and only ratios
+travel: every variant runs in a fresh process, in turns with what it is compared with, and a ratio is the median over
+rounds of two runs that stood next to each other. Beside each figure stand the median times they come from.
 
 Warm means that the file is in the page cache, cold that it was taken out of it before each run (`posix_fadvise`).
 Memory is read from /proc/self/smaps_rollup and VmHWM. On a virtual machine, memory that was given back to the host is
 several times slower to touch; as much as a run needs is touched and given back before the clock starts, for all
-alike. That favours loaders that ask for huge pages, as ours does, more than the others. How each number comes about is in the script of the same name in `benchmarks/`.
+alike. That favours loaders that ask for huge pages, as ours does, more than the others. How each number comes about
+is in the script of the same name in `benchmarks/`.
 """
 
 ADVICE = """\

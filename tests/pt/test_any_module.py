@@ -184,3 +184,21 @@ def test_keywords():
         pretrained.load_into(net(), {"other": torch.zeros(2)})
     with pytest.raises(SaveError, match="no dense tensor"):
         pretrained.save(net(), "x", state_dict={"a": 3})
+
+
+def test_a_failure_takes_back_a_change_of_dtype(tmp_path, monkeypatch):
+    state = net(1).state_dict()
+    state.pop("3.weight")
+    save_file(state, tmp_path / "model.safetensors")
+    module = net(2)
+    before = module[3].weight.detach().clone()
+
+    def fail(*args, **kwargs):
+        assert module[3].weight.dtype == torch.bfloat16, "otherwise there is nothing to take back"
+        raise WeightsFormatError("the disk is gone")
+
+    monkeypatch.setattr("pretrained.loading.execute", fail)
+    with pytest.raises(WeightsFormatError):
+        pretrained.load_into(module, tmp_path, dtype="bfloat16")
+    assert module[3].weight.dtype == torch.float32
+    assert torch.equal(module[3].weight, before)

@@ -35,7 +35,7 @@ class TorchBackend:
         self._build = build
         self._is_fresh = False
         self._groups: Groups = {}
-        self._undo: list[tuple[Slot, torch.Tensor]] = []
+        self._undo: list[tuple[Slot, torch.Tensor, torch.Tensor]] = []  # place, object, content
 
     # The model
 
@@ -66,12 +66,12 @@ class TorchBackend:
     def initialise(self, model: Any, specs: Sequence[ParamSpec], policy: DtypePolicy) -> None:
         """Gives what the checkpoint lacks the values of a freshly built model, and computes buffers without memory."""
         for slot, value in fresh_buffers(model, self._build):
-            self._undo.append((slot, slot.tensor))
+            self._undo.append((slot, slot.tensor, slot.tensor.data))
             slot.put(value)
         if not specs:
             return
         groups = {spec.name: self._groups[spec.name] for spec in specs}
-        self._undo += [(slot, slot.tensor) for group in groups.values() for _, slot in group]
+        self._undo += [(slot, slot.tensor, slot.tensor.data) for group in groups.values() for _, slot in group]
         initialise(model, groups, self._build, is_fresh=self._is_fresh)
         for spec in specs:
             tensor = groups[spec.name][0][1].tensor
@@ -81,7 +81,9 @@ class TorchBackend:
 
     def undo(self) -> None:
         """Takes back what `initialise` did, after a load that failed."""
-        for slot, tensor in self._undo:
+        for slot, tensor, content in self._undo:
+            if not tensor.is_meta:
+                tensor.data = content
             slot.put(tensor)
         self._undo = []
 
