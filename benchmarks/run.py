@@ -85,14 +85,16 @@ def main() -> None:
 
 def _make_peers(python: Path) -> None:
     """The environment of the peers, unless it is there; only the default one is ever made."""
-    if python.exists():
-        return
     folder = HERE.parent / ".venv-peers"
+    ready = folder / ".ready"  # made last: an installation that was broken off is begun again
+    if ready.exists() or (python.exists() and python != folder / "bin" / "python"):
+        return
     if python != folder / "bin" / "python":
         raise SystemExit(f"no interpreter at {python}")
     print(f"installing the peers into {folder}", file=sys.stderr, flush=True)
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=True, clear=True)
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS)], check=True)
+    ready.touch()
 
 
 def page(records: list[dict[str, Any]], peers: Path, options: argparse.Namespace) -> str:
