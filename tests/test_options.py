@@ -78,9 +78,15 @@ def test_each_keyword_reaches_its_stage(name: str, value: Any, read: Any) -> Non
     assert options != LoadOptions()
 
 
-@pytest.mark.parametrize(
-    "name", ["from_tf", "from_flax", "from_pt", "low_cpu_mem_usage", "_fast_init", "mean_resizing"]
-)
+@pytest.mark.parametrize(("name", "prefer"), [("from_tf", "tf"), ("from_flax", "flax")])
+def test_a_framework_can_be_preferred(name: str, prefer: str) -> None:
+    assert split_load_options({name: True})[0].weights.prefer == prefer
+    assert split_load_options({name: False}) == (LoadOptions(), {})
+    with pytest.raises(OptionError, match="two values"):
+        split_load_options({"from_tf": True, "from_flax": True})
+
+
+@pytest.mark.parametrize("name", ["from_pt", "low_cpu_mem_usage", "_fast_init", "mean_resizing"])
 @pytest.mark.parametrize("value", [True, False, None])
 def test_not_needed_is_accepted(name: str, value: Any) -> None:
     assert split_load_options({name: value}) == (LoadOptions(), {})

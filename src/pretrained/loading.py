@@ -196,11 +196,16 @@ def build_plan(
         prefix=getattr(cls, "base_model_prefix", ""),
         rules=(*getattr(cls, "_rules", ()), *rules_from_mapping(options.key_mapping)),
         aliases=weights.aliases,
+        layouts=weights.layouts,
         ignore_missing=_declared(cls, "_keys_to_ignore_on_load_missing"),
         ignore_unexpected=_declared(cls, "_keys_to_ignore_on_load_unexpected"),
         source=_name_of(weights),
         model=cls.__name__,
     )
+    if weights.twins:
+        filled = {step.entry.name: step.param for step in plan.steps}
+        own = {name: filled.get(weights.entries[name].name) for name, _ in weights.twins}
+        plan.twins += [(param, twin) for name, twin in weights.twins if (param := own[name]) is not None]
     return plan, policy
 
 

@@ -54,6 +54,7 @@ class WeightOptions:
 
     use_safetensors: bool | None = None
     variant: str | None = None
+    prefer: str | None = None  # "tf" or "flax": whose format to read where there are several
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,17 @@ class SaveOptions:
     max_shard_size: int | str = "5GB"
     variant: str | None = None
     durable: bool = True
+    form: str = "safetensors"  # or "torch", a key of the table of formats
 
 
 # Other spellings that keep working without a word.
 _ALIASES = {"torch_dtype": "dtype"}
 
+# Names of frameworks whose files are meant where a folder holds several; the format itself is always recognised.
+_PREFER = {"from_tf": "tf", "from_flax": "flax"}
+
 # Accepted for old callers; the second part says why nothing has to be done, or what to use instead.
-_NOT_NEEDED = frozenset({"from_tf", "from_flax", "from_pt", "low_cpu_mem_usage", "_fast_init", "mean_resizing"})
+_NOT_NEEDED = frozenset({"from_pt", "low_cpu_mem_usage", "_fast_init", "mean_resizing"})
 _DEPRECATED = {
     "resume_download": "downloads are always resumed",
     "proxies": "set HTTP_PROXY and HTTPS_PROXY",
@@ -115,7 +120,7 @@ _OFF_VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 _SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
-_WEIGHT_NAMES = frozenset(f.name for f in fields(WeightOptions))
+_WEIGHT_NAMES = frozenset(f.name for f in fields(WeightOptions)) - {"prefer"}
 _LOAD_NAMES = frozenset(f.name for f in fields(LoadOptions)) - {"source", "weights"}
 _FLAGS = frozenset(
     {"force_download", "local_files_only", "ignore_mismatched_sizes", "output_loading_info", "strict", "mmap"}
@@ -125,7 +130,7 @@ _STRINGS = frozenset({"subfolder", "revision", "variant", "endpoint", "attn_impl
 _NO_WEIGHTS = frozenset(_DEPRECATED) | {"trust_remote_code", "code_revision"}
 
 LOAD_KEYWORDS = frozenset().union(
-    _SOURCE_NAMES, _WEIGHT_NAMES, _LOAD_NAMES, _ALIASES, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES
+    _SOURCE_NAMES, _WEIGHT_NAMES, _LOAD_NAMES, _ALIASES, _PREFER, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES
 )
 
 
@@ -139,7 +144,7 @@ def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[s
     known, rest = _take_known(keywords)
     options = LoadOptions(
         source=SourceOptions(**{k: v for k, v in known.items() if k in _SOURCE_NAMES}),
-        weights=WeightOptions(**{k: v for k, v in known.items() if k in _WEIGHT_NAMES}),
+        weights=WeightOptions(**{k: v for k, v in known.items() if k in _WEIGHT_NAMES or k == "prefer"}),
         **{k: v for k, v in known.items() if k in _LOAD_NAMES},
     )
     if options.key_mapping is not None:
@@ -163,6 +168,9 @@ def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
             _warn_deprecated(name, value, known)
         elif name in _OFF_VALUES:
             _check_off(name, value)
+        elif name in _PREFER:
+            if value:
+                _note(known, name, "prefer", _PREFER[name])
         elif target in _SOURCE_NAMES | _WEIGHT_NAMES | _LOAD_NAMES:
             _note(known, name, target, _clean(target, value))
         elif name not in _NOT_NEEDED:

@@ -60,7 +60,14 @@ def save(
         raise SaveError(f"cannot save to {path}: it is a file, not a folder", path=path)
     with Stage(path, durable=options.durable) as stage:
         present = [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
-        plan = plan_save(tensors, max_shard_size=limit, variant=options.variant, secondary=secondary, present=present)
+        plan = plan_save(
+            tensors,
+            max_shard_size=limit,
+            variant=options.variant,
+            secondary=secondary,
+            present=present,
+            form=options.form,
+        )
         report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
         paths = {name: stage.path(name) for name in plan.shards}
         _write_shards(plan, paths, data_of, framework, save_function, durable=options.durable)

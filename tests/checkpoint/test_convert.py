@@ -140,13 +140,13 @@ def test_packed_types_and_scales_are_not_cast(tmp_path: Path) -> None:
 
 
 def test_notes_go_with_their_tensor(tmp_path: Path) -> None:
-    notes = {"format": "flax", "made_by": "me", "head.weight": "emb.weight"}
+    notes = {"format": "mlx", "made_by": "me", "head.weight": "emb.weight"}
     weights = write_folder(tmp_path / "a", notes, **{"emb.weight": np.zeros(8, "f4"), "x": np.zeros(8, "f4")})
     convert(weights, tmp_path / "b", max_shard_size=32, key_mapping={"^emb": "embed"})
     found = {c.path.name: dict(c.metadata) for c in opened(tmp_path / "b").containers.values()}
     assert found == {
-        "model-00001-of-00002.safetensors": {"format": "flax", "made_by": "me", "head.weight": "embed.weight"},
-        "model-00002-of-00002.safetensors": {"format": "flax", "made_by": "me"},
+        "model-00001-of-00002.safetensors": {"format": "mlx", "made_by": "me", "head.weight": "embed.weight"},
+        "model-00002-of-00002.safetensors": {"format": "mlx", "made_by": "me"},
     }
 
 

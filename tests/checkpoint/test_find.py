@@ -160,11 +160,11 @@ def test_many_long_names_fit_into_the_message(tmp_path: Path) -> None:
 def test_use_safetensors_decides_between_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
-    def open_container(path: Path, name: str) -> Any:
+    def open_containers(path: Path, name: str, sibling: Any) -> Any:
         opened.append(name)
-        return read_header(tmp_path / SINGLE)
+        return [read_header(tmp_path / SINGLE)]
 
-    monkeypatch.setattr("pretrained.checkpoint.find.open_container", open_container)
+    monkeypatch.setattr("pretrained.checkpoint.find.open_containers", open_containers)
     put(tmp_path, SINGLE, "a")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     for use_safetensors in (None, True, False):

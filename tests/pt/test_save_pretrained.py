@@ -186,7 +186,7 @@ class TestArguments:
     def test_unknown_and_unsupported(self, tmp_path):
         with pytest.raises(OptionError, match="max_shard"):
             tiny().save_pretrained(tmp_path, max_shard="1GB")
-        for keyword in ({"push_to_hub": True}, {"safe_serialization": False}, {"blocking": False}, {"variant": "../x"}):
+        for keyword in ({"push_to_hub": True}, {"blocking": False}, {"variant": "../x"}):
             with pytest.raises(InvalidOptionError):
                 tiny().save_pretrained(tmp_path / "x", **keyword)
         assert not (tmp_path / "x").exists()

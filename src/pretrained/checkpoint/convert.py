@@ -17,6 +17,7 @@ from .._types import PathLike
 from ..errors import InvalidOptionError, SaveError, SourceError
 from ..options import parse_size
 from .commit import Stage
+from .dialects import dialect_of
 from .dtypes import dtype_name, is_floating
 from .files import open_regular
 from .find import Weights
@@ -24,7 +25,7 @@ from .formats import safetensors
 from .formats.safetensors import Outgoing
 from .index import dump_index
 from .plan_save import SavePlan, Stored, plan_save
-from .rules import Rule, rules_from_mapping
+from .rules import Op, Rule, apply_ops, rules_from_mapping, shape_after
 from .tensors import BITS, Container, Entry
 from .windows import numpy_dtype, read_bytes, windows
 
@@ -65,6 +66,7 @@ class _Source(NamedTuple):
     container: Container
     entry: Entry
     dtype: str
+    ops: tuple[Op, ...] = ()
 
 
 def convert(
@@ -108,7 +110,11 @@ def convert(
     report = ConvertReport()
     sources = _sources(weights, target, rules_from_mapping(key_mapping), report)
     same = _same_bytes(sources)
-    tensors = [Stored(name, source.dtype, source.entry.shape) for name, source in sources.items() if name not in same]
+    tensors = [
+        Stored(name, source.dtype, shape_after(source.ops, source.entry.shape))
+        for name, source in sources.items()
+        if name not in same
+    ]
     with Stage(path, durable=durable) as stage:
         present = [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
         plan = plan_save(tensors, max_shard_size=limit, variant=variant, present=present)
@@ -151,8 +157,8 @@ def _sources(weights: Weights, target: str | None, rules: Sequence[Rule], report
                 key="key_mapping",
                 tensor=key,
             )
-        if name != key:
-            report.renamed[key] = name
+        if name != entry.name:
+            report.renamed[entry.name] = name
         dtype = entry.dtype
         if target is not None and is_floating(dtype) and dtype != target:
             if dtype in _KEPT_AS_THEY_ARE:
@@ -160,7 +166,7 @@ def _sources(weights: Weights, target: str | None, rules: Sequence[Rule], report
             else:
                 dtype = target
                 report.num_cast += 1
-        found[name] = _Source(weights.containers[entry.file], entry, dtype)
+        found[name] = _Source(weights.containers[entry.file], entry, dtype, weights.layouts.get(key, ()))
     return found
 
 
@@ -168,9 +174,9 @@ def _same_bytes(sources: Mapping[str, _Source]) -> dict[str, str]:
     """Names that stand for the very bytes of an earlier one, as tied weights in a .bin do → the earlier name."""
     owners: dict[tuple[Any, ...], str] = {}
     same: dict[str, str] = {}
-    for name, (_, entry, dtype) in sources.items():
+    for name, (_, entry, dtype, ops) in sources.items():
         if entry.offset >= 0 and entry.nbytes > 0:
-            owner = owners.setdefault((entry.file, entry.offset, entry.shape, entry.dtype, dtype), name)
+            owner = owners.setdefault((entry.file, entry.offset, entry.shape, entry.dtype, dtype, ops), name)
             if owner != name:
                 same[name] = owner
     return same
@@ -203,6 +209,8 @@ class _Notes:
 def _metadata(weights: Weights, renamed: Mapping[str, str]) -> _Notes:
     notes = _Notes({"format": "pt"})
     for container in weights.containers.values():
+        if dialect_of(container) != "pt":
+            continue  # what another framework's writer noted is not true of the result
         for key, value in container.metadata.items():
             # An alias: a name that is not written, and the tensor of this file that it stands for.
             if value in container.entries and key not in weights.entries:
@@ -235,7 +243,13 @@ def _materialise(source: _Source) -> tuple[Any, int]:
     """The tensor in its new dtype as a buffer of its own, and how many finite values became infinite on the way."""
     import numpy as np
 
-    container, entry, dtype = source
+    container, entry, dtype, ops = source
+    if ops:
+        array = np.ascontiguousarray(apply_ops(ops, np.asarray(container.read(entry))))
+        if entry.dtype == dtype:
+            return np.ascontiguousarray(array, array.dtype.newbyteorder("<")), 0
+        result = np.empty(array.shape, numpy_dtype(dtype))
+        return result, cast(array.reshape(-1), result.reshape(-1))
     if entry.dtype == dtype:
         if entry.offset < 0:
             array = np.asarray(container.read(entry))

@@ -38,7 +38,7 @@ class Sink(Protocol):
         """How many elements of an array or flat buffer are infinite or NaN; quick where there are none."""
 
     def from_array(self, array: Any, dtype: str) -> Any:
-        """An array of the framework, of memory of its own, from numpy's or the framework's own."""
+        """An array of the framework, contiguous and of memory of its own, from numpy's or the framework's own."""
 
     def worker(self) -> None:
         """Called once in each thread that will call `cast`."""
@@ -89,12 +89,30 @@ def _load_file(container: Container, steps: Sequence[Step], sink: Sink, loaded: 
         _read(container, [step for step in plain if step.param not in taken], sink, loaded)
     if cast:
         _cast(container, cast, sink, loaded, can_map=can_map)
-    for step in other:
-        array = apply_ops(step.ops, container.read(step.entry))
+    if other:
+        _arrange(container, other, sink, loaded, can_map=can_map)
+
+
+def _arrange(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, can_map: bool) -> None:
+    """One tensor after the other through an array; where the file has plain elements the array is a view of it."""
+    area = map_file(container.path, container.stamp) if can_map and any(map(_can_view, steps)) else None
+    for step in steps:
+        entry = step.entry
+        is_view = area is not None and _can_view(step)
+        source = sink.view(area, entry.offset, entry.dtype, entry.shape) if is_view else container.read(entry)
+        array = apply_ops(step.ops, source)
         value = loaded.values[step.param] = sink.from_array(array, step.dtype)
-        loaded.bytes_read += step.entry.nbytes
+        loaded.bytes_read += entry.nbytes
         if _overflows(step, array, value, sink):
             loaded.warnings.append(_overflow_warning(step))
+        if area is not None and is_view:
+            _drop_pages(area, entry.offset, entry.offset + entry.nbytes)
+
+
+def _can_view(step: Step) -> bool:
+    """Whether the elements at rest can be seen as an array where they lie."""
+    bits = BITS[step.entry.dtype]
+    return step.entry.offset >= 0 and bits % 8 == 0 and step.entry.offset % (bits // 8) == 0
 
 
 def _is_aligned(step: Step) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,33 +13,33 @@ from .._types import Snapshot
 from ..errors import ShardIndexError, SourceError, UntrustedPathError
 from ..options import WeightOptions
 from .commit import recover
+from .dialects import translate
 from .files import safe_join
-from .formats.safetensors import read_header
+from .formats import FORMATS, format_of
 from .index import ShardIndex, check_shards, read_index
+from .rules import Op
 from .tensors import Container, Entry
 
-__all__ = ["Weights", "find_checkpoint", "is_weight_file", "open_container", "settle", "single_name", "variant_name"]
+__all__ = ["Weights", "find_checkpoint", "is_weight_file", "open_containers", "settle", "single_name", "variant_name"]
 
 logger = logging.getLogger(__name__)
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-TORCH_SINGLE = "pytorch_model.bin"
-TORCH_INDEX = "pytorch_model.bin.index.json"
-
-# (single file, index) of each format that can be read, the preferred one first.
-_SAFETENSORS = ((SINGLE, INDEX),)
-_TORCH = ((TORCH_SINGLE, TORCH_INDEX),)
-
 _VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
-_OUR_SINGLE = re.compile(r"(?:model|pytorch_model)(?:\.([^/]+?))?(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin)")
-_OUR_INDEX = re.compile(r"(?:model\.safetensors|pytorch_model\.bin)\.index(?:\.([^/]+))?\.json")
-
-# Weight files of other formats, for the message when ours are not there.
-_FOREIGN = re.compile(
-    r"(pytorch_model.*|adapter_model.*)\.bin(\.index\.json)?|tf_model.*\.h5(\.index\.json)?|flax_model.*\.msgpack(\.index\.json)?"
-    r"|.*\.(ckpt\.index|gguf|safetensors|pt|pth)"
+_NUMBERS = r"-\d{5}-of-\d{5}"
+_STEMS = [form.single.rpartition(".")[::2] for form in FORMATS.values()]
+_OUR_SINGLE = re.compile("|".join(rf"{stem}(?:\.([^/]+?))?(?:{_NUMBERS})?\.{suffix}" for stem, suffix in _STEMS))
+_OUR_INDEX = re.compile(
+    "|".join(rf"{re.escape(form.index[:-5])}(?:\.([^/]+))?\.json" for form in FORMATS.values() if form.index)
 )
+
+# What from_tf and from_flax ask for, where a folder holds several formats.
+_PREFERRED = {"tf": ("hdf5", "tf_bundle"), "flax": ("msgpack",)}
+
+# Weight files under other names, for the message when none has a usual one.
+_FOREIGN = re.compile(r"adapter_model.*\.bin|.*\.index\.json|.*\.(ckpt\.index|gguf|safetensors|pt|pth|h5|msgpack)")
+
+
+Sibling = Callable[[str], Path]
 
 
 @dataclass
@@ -48,10 +48,13 @@ class Weights:
 
     Attributes:
         containers: path → opened file.
-        entries: name → tensor, of all files.
+        entries: name → tensor, of all files; the names are torch's, whoever wrote the files.
         index: the index, if there are shards.
         unlisted: names that a shard holds and the index does not list.
         aliases: second names that a file notes: name → name under which the tensor is in `entries`.
+        layouts: name → what makes the layout torch's, for tensors of another framework.
+        twins: (name, tensor) of what is at rest a second time.
+        skipped: names at rest of what is no weight, such as the state of an optimizer.
     """
 
     containers: dict[Path, Container] = field(default_factory=dict)
@@ -59,6 +62,9 @@ class Weights:
     index: ShardIndex | None = None
     unlisted: list[str] = field(default_factory=list)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    layouts: Mapping[str, tuple[Op, ...]] = field(default_factory=dict)
+    twins: Sequence[tuple[str, Entry]] = ()
+    skipped: Sequence[str] = ()
 
     @property
     def nbytes(self) -> int:
@@ -100,15 +106,16 @@ def variant_name(name: str, variant: str | None) -> str:
 
 def single_name(variant: str | None = None) -> str:
     """The name of a checkpoint in one file."""
-    return variant_name(SINGLE, variant)
+    return variant_name(FORMATS["safetensors"].single, variant)
 
 
-def is_weight_file(name: str, variant: str | None = None) -> bool:
-    """Whether `name` is a weight file or index that a save of this variant writes, or a shadow of one."""
+def is_weight_file(name: str, variant: str | None = None, form: str = "safetensors") -> bool:
+    """Whether `name` is a weight file or index that a save of this variant and format writes, or that shadows one."""
     tag = f".{re.escape(variant)}" if variant else ""
-    return bool(
-        re.fullmatch(rf"model{tag}(-\d{{5}}-of-\d{{5}})?\.safetensors|model\.safetensors\.index{tag}\.json", name)
-    )
+    ours = rf"model{tag}(?:{_NUMBERS})?\.safetensors|model\.safetensors\.index{tag}\.json"
+    if form == "torch":  # safetensors come first in a load, so those of an earlier save go as well
+        ours += rf"|pytorch_model{tag}(?:{_NUMBERS})?\.bin|pytorch_model\.bin\.index{tag}\.json"
+    return bool(re.fullmatch(ours, name))
 
 
 def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
@@ -135,9 +142,17 @@ def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
 
 
 def _wanted(options: WeightOptions) -> list[tuple[str, str]]:
-    """(single file, index) of the formats that may be read, as this variant names them."""
-    chosen = {None: _SAFETENSORS + _TORCH, True: _SAFETENSORS, False: _TORCH}[options.use_safetensors]
-    return [(variant_name(single, options.variant), variant_name(index, options.variant)) for single, index in chosen]
+    """(single file, index) of the formats that may be read, as this variant names them; the preferred one first."""
+    keys = [
+        key for key in FORMATS if options.use_safetensors is None or (key == "safetensors") == options.use_safetensors
+    ]
+    first = _PREFERRED.get(options.prefer or "", ())
+    keys.sort(key=lambda key: key not in first)  # the sort keeps the order of the others
+    pairs = [(FORMATS[key].single, FORMATS[key].index) for key in keys]
+    return [
+        (variant_name(single, options.variant), variant_name(index, options.variant) if index else "")
+        for single, index in pairs
+    ]
 
 
 def _open_pair(snapshot: Snapshot, names: Sequence[str], single: str, index: str) -> Weights:
@@ -159,21 +174,25 @@ def _open_named(snapshot: Snapshot, name: str) -> Weights:
     return _open_single(snapshot, name)
 
 
-def open_container(path: Path, name: str | None = None) -> Container:
-    """One weight file, opened by the reader that its name asks for; nothing but headers is read.
+def open_containers(path: Path, name: str | None = None, sibling: Sibling | None = None) -> list[Container]:
+    """A weight file and the files that belong to it, opened by the reader that its name asks for; headers only.
 
     Args:
         path: where it is.
         name: what it is called, where a cache keeps it under another name.
+        sibling: where a file is that stands beside it under the given name; the same folder if this is not given.
 
     Raises:
         WeightsFormatError: it is damaged, or something else than its name says.
     """
-    if (name or path.name).endswith((".bin", ".pt", ".pth")):
+    kind = format_of(name or path.name)
+    if kind == "torch":
         from .formats.torch_zip import read_torch
 
-        return read_torch(path)
-    return read_header(path)
+        return [read_torch(path)]
+    from .formats.safetensors import read_header
+
+    return [read_header(path)]
 
 
 def _path(snapshot: Snapshot, name: str) -> Path:
@@ -189,8 +208,22 @@ def _is_below(snapshot: Snapshot, name: str) -> bool:
 
 
 def _open_single(snapshot: Snapshot, name: str) -> Weights:
-    container = open_container(_path(snapshot, name), name)
-    return Weights({container.path: container}, container.entries, aliases=_aliases([container], container.entries))
+    return _gather(open_containers(_path(snapshot, name), name, lambda other: _path(snapshot, other)))
+
+
+def _gather(containers: Sequence[Container], index: ShardIndex | None = None, unlisted: Sequence[str] = ()) -> Weights:
+    """The weights of opened files, under torch's names."""
+    by_path = {container.path: container for container in containers}
+    translated = translate(containers)
+    if translated is None:
+        entries = (
+            containers[0].entries
+            if len(containers) == 1
+            else {key: entry for container in containers for key, entry in container.entries.items()}
+        )
+        return Weights(by_path, entries, index, list(unlisted), _aliases(containers, entries))
+    entries, layouts, twins, skipped = translated
+    return Weights(by_path, entries, index, list(unlisted), {}, layouts, twins, skipped)
 
 
 def _aliases(containers: Iterable[Container], entries: Mapping[str, Entry]) -> dict[str, str]:
@@ -214,19 +247,17 @@ def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
             key=lost[0],
             tensor=tensor,
         )
-    by_name: dict[str, Container] = {shard: open_container(_path(snapshot, shard), shard) for shard in index.shards}
+    by_name = {shard: open_containers(_path(snapshot, shard), shard)[0] for shard in index.shards}
     unlisted = check_shards(index, by_name)
     if unlisted:
         logger.warning(
             "%s does not list %d tensors of its shards: %s", index.path, len(unlisted), ", ".join(unlisted[:5])
         )
-    entries = {key: entry for container in by_name.values() for key, entry in container.entries.items()}
-    aliases = _aliases(by_name.values(), entries)
-    return Weights({c.path: c for c in by_name.values()}, entries, index, unlisted, aliases)
+    return _gather(list(by_name.values()), index, unlisted)
 
 
 def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOptions) -> SourceError:
-    wanted = " or ".join(name for pair in _wanted(options) for name in pair)
+    wanted = " or ".join(name for pair in _wanted(options) for name in pair if name)
     ours = [name for name in names if _OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name)]
     foreign = [name for name in names if _FOREIGN.fullmatch(name) and name not in ours]
     parts = [f"no weights in {snapshot.name}: looked for {wanted}"]
@@ -246,4 +277,4 @@ def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOpti
 
 def _variant_of(name: str) -> str | None:
     match = _OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name)
-    return match[1] if match else None
+    return match[match.lastindex] if match and match.lastindex else None

@@ -163,6 +163,7 @@ def plan_load(
     prefix: str = "",
     rules: Sequence[Rule] = (),
     aliases: Mapping[str, str] | None = None,
+    layouts: Mapping[str, tuple[Op, ...]] | None = None,
     ignore_missing: Iterable[str] = (),
     ignore_unexpected: Iterable[str] = (),
     source: str = "",
@@ -180,13 +181,14 @@ def plan_load(
         prefix: the class's base_model_prefix.
         rules: renames and layout changes of the family, then of the caller; they are tried before anything else.
         aliases: second names that the writer noted: name → name under which the tensor is at rest.
+        layouts: changes of layout that come before those of the rules, by name.
         ignore_missing: regular expressions; what they find is initialised without a word.
         ignore_unexpected: regular expressions; what they find is passed over without a word.
         source: the checkpoint's name, for messages. model: the class's.
     """
     plan = LoadPlan(source=source, model=model)
     wanted = {name: spec for spec in params for name in (spec.name, *spec.aliases)}
-    chosen = _match(plan, entries, wanted, prefix, rules)
+    chosen = _match(plan, entries, wanted, prefix, rules, layouts or {})
     copies = _follow_aliases(plan, entries, wanted, prefix, rules, chosen, aliases) if aliases else frozenset()
     uniform = policy.default if policy.is_uniform else None
     steps = plan.steps
@@ -220,7 +222,12 @@ _Found = tuple[Entry, tuple[Op, ...]]
 
 
 def _match(
-    plan: LoadPlan, entries: Mapping[str, Entry], wanted: Mapping[str, ParamSpec], prefix: str, rules: Sequence[Rule]
+    plan: LoadPlan,
+    entries: Mapping[str, Entry],
+    wanted: Mapping[str, ParamSpec],
+    prefix: str,
+    rules: Sequence[Rule],
+    layouts: Mapping[str, tuple[Op, ...]],
 ) -> dict[str, _Found]:
     """Parameter name → the entry that fills it; notes unexpected names, conflicts and twins in the plan."""
     chosen: dict[str, _Found] = {}
@@ -241,7 +248,7 @@ def _match(
             plan.renamed.pop(spec.name, None)
         if key != name and how == _BY_RULE:
             plan.renamed[spec.name] = key
-        chosen[spec.name] = (entry, ops)
+        chosen[spec.name] = (entry, (*layouts[key], *ops) if key in layouts else ops)
         rank[spec.name] = here
     return chosen
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .._types import Shape
 from ..errors import SaveError
-from .find import INDEX, SINGLE, is_weight_file, variant_name
+from .find import is_weight_file, variant_name
+from .formats import FORMATS, Format
 from .index import MAX_SHARDS
 from .tensors import num_bytes
 
@@ -40,7 +41,7 @@ class SavePlan:
     """What a save will write.
 
     Attributes:
-        shards: file name → tensors, in order.
+        shards: file name → tensors, in order; where a file can hold one memory under several names, all of them.
         aliases: name not written → name under which its memory is written.
         weight_map: name → file, when there is an index.
         index_name: the name of the index, or None for a single file.
@@ -63,6 +64,7 @@ def plan_save(
     variant: str | None = None,
     secondary: Iterable[str] = (),
     present: Iterable[str] = (),
+    form: str = "safetensors",
 ) -> SavePlan:
     """Packs tensors into files, greedily and in order; a tensor larger than the limit gets a file of its own.
 
@@ -72,6 +74,7 @@ def plan_save(
         variant: goes into the file names.
         secondary: names that are never written when their memory has another name.
         present: names in the folder now.
+        form: the key in FORMATS of what is written, "safetensors" or "torch".
 
     Raises:
         SaveError: tensors overlap in memory without being the same, so that writing each would lose what they share.
@@ -92,22 +95,41 @@ def plan_save(
         raise SaveError(
             f"{len(groups)} files of {max_shard_size} bytes; there can be {MAX_SHARDS}: raise max_shard_size"
         )
-    if len(groups) == 1:
-        plan.shards[variant_name(SINGLE, variant)] = groups[0]
-    else:
-        plan.index_name = variant_name(INDEX, variant)
-        for number, group in enumerate(groups, start=1):
-            name = _shard_name(number, len(groups), variant)
-            plan.shards[name] = group
-            plan.weight_map.update((tensor.name, name) for tensor in group)
+    if form == "torch":
+        groups = _with_aliases(groups, tensors, plan.aliases)
+    _name_files(plan, groups, FORMATS[form], variant)
     written = {*plan.shards, plan.index_name}
-    plan.stale = sorted(name for name in present if is_weight_file(name, variant) and name not in written)
+    plan.stale = sorted(name for name in present if is_weight_file(name, variant, form) and name not in written)
     return plan
 
 
-def _shard_name(number: int, total: int, variant: str | None) -> str:
+def _name_files(plan: SavePlan, groups: Sequence[list[Stored]], form: Format, variant: str | None) -> None:
+    single = variant_name(form.single, variant)
+    if len(groups) == 1:
+        plan.shards[single] = groups[0]
+        return
+    assert form.index is not None
+    plan.index_name = variant_name(form.index, variant)
+    for number, group in enumerate(groups, start=1):
+        name = _shard_name(single, number, len(groups))
+        plan.shards[name] = group
+        plan.weight_map.update((tensor.name, name) for tensor in group)
+
+
+def _with_aliases(
+    groups: Sequence[list[Stored]], tensors: Sequence[Stored], aliases: Mapping[str, str]
+) -> list[list[Stored]]:
+    """Each group with the second names of its tensors behind them."""
+    others: dict[str, list[Stored]] = {}
+    for tensor in tensors:
+        if tensor.name in aliases:
+            others.setdefault(aliases[tensor.name], []).append(tensor)
+    return [[name for tensor in group for name in (tensor, *others.get(tensor.name, ()))] for group in groups]
+
+
+def _shard_name(single: str, number: int, total: int) -> str:
     """model-00001-of-00002.safetensors, and with a variant model.fp16-00001-of-00002.safetensors."""
-    stem, dot, suffix = variant_name(SINGLE, variant).rpartition(".")
+    stem, dot, suffix = single.rpartition(".")
     return f"{stem}-{number:05d}-of-{total:05d}{dot}{suffix}"
 
 

@@ -148,7 +148,7 @@ class TorchBackend:
     def from_array(self, array: Any, dtype: str) -> torch.Tensor:
         """A contiguous CPU tensor of its own memory."""
         if isinstance(array, torch.Tensor):
-            return array.detach().to("cpu", torch_dtype(dtype), copy=True).contiguous()
+            return torch.empty(array.shape, dtype=torch_dtype(dtype)).copy_(array.detach())
         return _from_numpy(np.require(array, requirements="C")).to(torch_dtype(dtype))
 
     def worker(self) -> None:

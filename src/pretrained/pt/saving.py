@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,8 +45,6 @@ def options_for(
     """
     if push_to_hub:
         raise InvalidOptionError("push_to_hub=True is not supported by this version", key="push_to_hub")
-    if not safe_serialization:
-        raise InvalidOptionError("safe_serialization=False is not supported by this version", key="safe_serialization")
     unknown = [name for name in extra if name not in {"durable", *_IGNORED_OFF}]
     if unknown:
         raise OptionError(f"save_pretrained has no option {unknown[0]!r}", key=unknown[0])
@@ -54,7 +53,8 @@ def options_for(
             raise InvalidOptionError(f"{name}={extra[name]!r} is not supported by this version", key=name)
     if variant is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}", variant):
         raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")
-    return SaveOptions(is_main_process, state_dict, max_shard_size, variant, extra.get("durable", True))
+    form = "safetensors" if safe_serialization else "torch"
+    return SaveOptions(is_main_process, state_dict, max_shard_size, variant, extra.get("durable", True), form)
 
 
 def save_model(
@@ -115,6 +115,11 @@ def save_tensors(
         def write(names: list[str], path: Path) -> None:
             save_function({name: state[name] for name in names}, str(path))
 
+    elif options.form == "torch":
+
+        def write(names: list[str], path: Path) -> None:
+            _write_torch({name: state[name] for name in names}, path)
+
     return saving.save(
         directory,
         tensors,
@@ -124,6 +129,22 @@ def save_tensors(
         texts=texts,
         save_function=write,
     )
+
+
+def _write_torch(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A .bin of torch's. Names of one memory stay so; of a larger memory only the tensor's own part is written."""
+    written: dict[tuple[Any, ...], Tensor] = {}
+    outgoing = {}
+    for name, tensor in tensors.items():
+        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() == 0 or key not in written:
+            flat = torch.from_numpy(np.frombuffer(bytes_of(tensor), np.uint8)) if tensor.numel() else tensor.detach()
+            written[key] = flat.view(tensor.dtype).view(tensor.shape) if tensor.numel() else flat
+        outgoing[name] = written[key]
+    try:
+        torch.save(outgoing, path)
+    except RuntimeError as error:  # what torch makes of a full disk and the like
+        raise SaveError(f"cannot write {path.name}: {error}", path=path) from error
 
 
 def describe(name: str, tensor: Any) -> Stored:
