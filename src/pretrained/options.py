@@ -85,6 +85,7 @@ class SaveOptions:
     variant: str | None = None
     durable: bool = True
     form: str = "safetensors"  # or "torch", a key of the table of formats
+    blocking: bool = True
 
 
 # Other spellings that keep working without a word.

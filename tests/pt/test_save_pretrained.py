@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -151,6 +153,49 @@ class TestShards:
         assert names(tmp_path) == ["config.json", "model.fp16.safetensors", "model.safetensors"]
 
 
+class TestInTheBackground:
+    def test_what_is_written_is_what_was_there(self, tmp_path):
+        model = BertForPreTraining(BertConfig(**TINY)).eval()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        future = model.save_pretrained(tmp_path, blocking=False, max_shard_size="8KB")
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        report = future.result(60)
+        assert report.total_size == sum(p.numel() * p.element_size() for p in model.parameters())
+        assert "cls.predictions.decoder.weight" in report.tied  # copies are tied as their originals are
+        loaded = AutoModelForPreTraining.from_pretrained(tmp_path).state_dict()
+        assert loaded.keys() == before.keys()
+        assert all(torch.equal(loaded[name], before[name]) for name in before)
+
+    def test_blocking_returns_nothing(self, tmp_path):
+        assert tiny().save_pretrained(tmp_path) is None
+        assert tiny().save_pretrained(tmp_path, blocking=True) is None
+        assert tiny().save_pretrained(tmp_path / "x", blocking=False, is_main_process=False) is None
+
+    def test_a_failure_is_told(self, tmp_path, caplog):
+        (tmp_path / "file").write_text("x")
+        future = tiny().save_pretrained(tmp_path / "file", blocking=False)
+        with pytest.raises(SaveError, match="it is a file"):
+            future.result(60)
+        deadline = threading.Event()
+        for _ in range(200):  # the log line comes from another thread, after the result
+            if "saving to" in caplog.text:
+                break
+            deadline.wait(0.05)
+        assert "it is a file" in caplog.text
+
+    def test_the_interpreter_waits_for_it(self, tmp_path):
+        code = (
+            "import sys, torch\n"
+            "from pretrained import LlamaConfig, LlamaForCausalLM\n"
+            f"model = LlamaForCausalLM(LlamaConfig(num_key_value_heads=1, **{TINY!r}))\n"
+            "model.save_pretrained(sys.argv[1], blocking=False)\n"
+        )
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+        assert names(tmp_path) == ["config.json", "model.safetensors"]
+
+
 class TestArguments:
     def test_only_the_main_process_writes(self, tmp_path):
         tiny().save_pretrained(tmp_path / "x", is_main_process=False)
@@ -186,7 +231,7 @@ class TestArguments:
     def test_unknown_and_unsupported(self, tmp_path):
         with pytest.raises(OptionError, match="max_shard"):
             tiny().save_pretrained(tmp_path, max_shard="1GB")
-        for keyword in ({"push_to_hub": True}, {"blocking": False}, {"variant": "../x"}):
+        for keyword in ({"push_to_hub": True}, {"blocking": 1}, {"durable": "no"}, {"variant": "../x"}):
             with pytest.raises(InvalidOptionError):
                 tiny().save_pretrained(tmp_path / "x", **keyword)
         assert not (tmp_path / "x").exists()

@@ -171,7 +171,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
         safe_serialization: bool = True,
         variant: str | None = None,
         **kwargs: Any,
-    ) -> None:
+    ) -> Any:
         """Writes config, weights and index. At every instant the folder holds the old checkpoint or the new one.
 
         Args:
@@ -181,9 +181,13 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
             save_function: called as save_function({name: tensor}, path) for each weight file, in place of our writer.
             push_to_hub: not in this version.
             max_shard_size: bytes, "500MB" or "2GiB" of tensors in one file.
-            safe_serialization: True; other formats are not in this version.
+            safe_serialization: False writes torch's pytorch_model.bin.
             variant: "fp16" writes model.fp16.safetensors.
             kwargs: `durable=False` leaves out the fsync: still safe against a killed process, not against a power cut.
+                `blocking=False` copies the tensors, returns a Future at once and writes in the background.
+
+        Returns:
+            None; with `blocking=False` a concurrent.futures.Future of the SaveReport.
 
         Raises:
             SaveError: nothing was written; what was there is as it was.
@@ -192,7 +196,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
         options = saving.options_for(
             is_main_process, state_dict, push_to_hub, max_shard_size, safe_serialization, variant, kwargs
         )
-        saving.save_model(self, save_directory, options, save_function)
+        saved = saving.save_model(self, save_directory, options, save_function)
+        return None if options.blocking else saved
 
     @classmethod
     def can_generate(cls) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,10 @@ from .tying import tied_names
 
 __all__ = ["describe", "options_for", "save_model", "save_tensors"]
 
+logger = logging.getLogger(__name__)
+
 # Keywords that belong to a push, or to formats that are written elsewhere; harmless without them.
-_IGNORED_OFF = {"token": None, "save_peft_format": True, "blocking": True}
+_IGNORED_OFF = {"token": None, "save_peft_format": True}
 
 
 def options_for(
@@ -45,7 +49,7 @@ def options_for(
     """
     if push_to_hub:
         raise InvalidOptionError("push_to_hub=True is not supported by this version", key="push_to_hub")
-    unknown = [name for name in extra if name not in {"durable", *_IGNORED_OFF}]
+    unknown = [name for name in extra if name not in {"durable", "blocking", *_IGNORED_OFF}]
     if unknown:
         raise OptionError(f"save_pretrained has no option {unknown[0]!r}", key=unknown[0])
     for name, off in _IGNORED_OFF.items():
@@ -54,13 +58,21 @@ def options_for(
     if variant is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}", variant):
         raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")
     form = "safetensors" if safe_serialization else "torch"
-    return SaveOptions(is_main_process, state_dict, max_shard_size, variant, extra.get("durable", True), form)
+    flags = {name: extra.get(name, True) for name in ("durable", "blocking")}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InvalidOptionError(f"{name} is True or False, not {value!r:.60}", key=name)
+    return SaveOptions(is_main_process, state_dict, max_shard_size, variant, form=form, **flags)
 
 
 def save_model(
     model: Any, directory: PathLike, options: SaveOptions, save_function: Callable[..., Any] | None = None
-) -> SaveReport | None:
-    """Writes config and weights of a PreTrainedModel; None where this process writes nothing."""
+) -> SaveReport | Future[SaveReport] | None:
+    """Writes config and weights of a PreTrainedModel; None where this process writes nothing.
+
+    With `blocking=False` the tensors are copied now and written by a thread: the report comes later. The interpreter
+    does not end before they are written.
+    """
     if not options.is_main_process:
         return None
     model = unwrap(model)
@@ -76,7 +88,38 @@ def save_model(
     texts = {CONFIG_NAME: config.to_json_string()}
     if model.generation_config is not None:
         texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
-    return save_tensors(named, directory, options, secondary=secondary, texts=texts, save_function=save_function)
+
+    def save(tensors: Mapping[str, Any]) -> SaveReport:
+        return save_tensors(tensors, directory, options, secondary=secondary, texts=texts, save_function=save_function)
+
+    if options.blocking:
+        return save(named)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="save_pretrained")
+    future = pool.submit(save, _copied(named))
+    pool.shutdown(wait=False)
+    future.add_done_callback(lambda done: _log_failure(done, directory))
+    return future
+
+
+def _copied(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors in CPU memory that nobody else writes to; names of one memory still share it."""
+    copies: dict[tuple[Any, ...], Tensor] = {}
+    result: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta or tensor.numel() == 0:
+            result[name] = tensor
+            continue
+        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if key not in copies:
+            copies[key] = tensor.detach().to("cpu", copy=True)
+        result[name] = copies[key]
+    return result
+
+
+def _log_failure(done: Future[SaveReport], directory: PathLike) -> None:
+    """Says that a save in the background failed, for a caller who never asks the future."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        logger.error("saving to %s failed: %s", directory, error)
 
 
 def unwrap(model: Any) -> Any:
