@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pretrained.checkpoint.compare import compare
+from pretrained.checkpoint.convert import convert
 from pretrained.checkpoint.dialects import DIALECTS, Place, dialect_of, translate
 from pretrained.checkpoint.find import Weights, find_checkpoint
 from pretrained.checkpoint.rules import Op, Permute, Reshape, apply_ops
@@ -137,6 +139,32 @@ def opened(folder: Path) -> Weights:
 def array(weights: Weights, name: str) -> Any:
     entry = weights.entries[name]
     return apply_ops(weights.layouts.get(name, ()), weights.containers[entry.file].read(entry))
+
+
+@pytest.mark.parametrize("dialect", ["tf", "flax"])
+@pytest.mark.parametrize("family", ["bert"])
+def test_two_dialects_compare_equal(family: str, dialect: str) -> None:
+    found = compare(
+        opened(REFERENCE / family / "torch-safetensors"), opened(REFERENCE / family / f"{dialect}-safetensors")
+    )
+    assert {diff.kind for diff in found} == {"equal"}
+
+
+@pytest.mark.parametrize("dialect", ["tf", "flax"])
+@pytest.mark.parametrize("family", ["bert"])
+def test_converted_is_torch(family: str, dialect: str, tmp_path: Path) -> None:
+    torch, other = (opened(REFERENCE / family / f"{name}-safetensors") for name in ("torch", dialect))
+    report = convert(other, tmp_path, durable=False)
+    assert report.num_tensors == len(torch.entries) and report.renamed
+    written = opened(tmp_path)
+    assert written.layouts == {} and {c.metadata["format"] for c in written.containers.values()} == {"pt"}
+    assert {diff.kind for diff in compare(torch, written)} == {"equal"}
+    half = convert(other, tmp_path / "half", dtype="bfloat16", durable=False)
+    assert half.num_cast == len(torch.entries)
+    assert {diff.kind for diff in compare(torch, opened(tmp_path / "half"), rtol=0.01, ignore_dtype=True)} <= {
+        "equal",
+        "close",
+    }
 
 
 @pytest.mark.parametrize("dialect", ["tf", "flax"])

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..errors import InvalidOptionError
 from .find import Weights
+from .rules import Op, shape_after
 from .tensors import Entry, count_elements
 from .windows import windows
 
@@ -120,27 +121,41 @@ def compare(
     for key, value in (("rtol", rtol), ("atol", atol)):
         if not value >= 0:
             raise InvalidOptionError(f"{key}={value!r} must be a number from 0 up", key=key)
+    layouts = _layouts_by_entry(a) | _layouts_by_entry(b)
     for name, (left, right) in pair(a, b, ignore_prefix).items():
         if left is None or right is None:
             yield TensorDiff(name, "only_a" if right is None else "only_b", left, right)
-        elif left.shape != right.shape:
+        elif shape_after(layouts.get(left, ()), left.shape) != shape_after(layouts.get(right, ()), right.shape):
             yield TensorDiff(name, "shape", left, right)
         else:
             tally = _Tally(rtol, atol, exact=left.dtype == right.dtype)
-            for one, other in _aligned(a, left, b, right):
+            for one, other in _aligned(a, left, b, right, layouts):
                 tally.add(one, other)
             yield tally.result(name, left, right, ignore_dtype=ignore_dtype)
         if progress is not None and left is not None:
             progress(left.nbytes)
 
 
-def _aligned(a: Weights, left: Entry, b: Weights, right: Entry) -> Iterator[tuple[Any, Any]]:
+_Layouts = Mapping[Entry, tuple[Op, ...]]
+
+
+def _layouts_by_entry(weights: Weights) -> dict[Entry, tuple[Op, ...]]:
+    """What makes tensors of another framework torch's, so that the two sides can be of different ones."""
+    return {weights.entries[name]: ops for name, ops in weights.layouts.items()}
+
+
+def _aligned(a: Weights, left: Entry, b: Weights, right: Entry, layouts: _Layouts) -> Iterator[tuple[Any, Any]]:
     """The same elements of both, window by window; the smaller element sets the pace."""
     count = count_elements(left.shape)
     if count == 0:
         return
     sides = [
-        windows(weights.containers[entry.file], entry, max(PER_WINDOW, PER_WINDOW * entry.nbytes // count))
+        windows(
+            weights.containers[entry.file],
+            entry,
+            max(PER_WINDOW, PER_WINDOW * entry.nbytes // count),
+            layouts.get(entry, ()),
+        )
         for weights, entry in ((a, left), (b, right))
     ]
     rest: list[Any] = [None, None]

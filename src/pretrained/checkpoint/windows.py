@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointChangedError, PretrainedError, WeightsFormatError
 from .files import fill, open_regular, place, stamp_of
+from .rules import Op, apply_ops
 from .tensors import BITS, Container, Entry
 
 __all__ = ["WINDOW", "num_bad_values", "numpy_dtype", "read_bytes", "windows"]
@@ -27,8 +28,10 @@ def numpy_dtype(name: str) -> Any:
     return np.dtype(name).newbyteorder("<")
 
 
-def windows(container: Container, entry: Entry, nbytes: int = WINDOW) -> Iterator[Any]:
+def windows(container: Container, entry: Entry, nbytes: int = WINDOW, ops: tuple[Op, ...] = ()) -> Iterator[Any]:
     """The elements of a tensor in order, as flat numpy arrays of at most `nbytes` at rest.
+
+    With `ops` the order is that of the tensor after them, for which it is read whole.
 
     Each array is good until the next is asked for: they share one buffer.
 
@@ -38,9 +41,9 @@ def windows(container: Container, entry: Entry, nbytes: int = WINDOW) -> Iterato
     """
     import numpy as np
 
-    if entry.offset < 0 or BITS[entry.dtype] % 8:
+    if ops or entry.offset < 0 or BITS[entry.dtype] % 8:
         # Only the container understands these bytes, and it gives the tensor whole.
-        flat = np.asarray(container.read(entry)).reshape(-1)
+        flat = np.asarray(apply_ops(ops, container.read(entry))).reshape(-1)
         per_window = max(1, nbytes // flat.dtype.itemsize)
         for start in range(0, flat.size, per_window):
             yield flat[start : start + per_window]
