@@ -87,7 +87,7 @@ class NumpyModel:
         return {"w": (config.size,), "layer.b": (config.size, 2)}
 
     @classmethod
-    def _choose(cls, config: Any) -> tuple[type[PretrainedConfig], Any]:
+    def _choose(cls, config: Any, snapshot: Any = None) -> tuple[type[PretrainedConfig], Any]:
         return cls.config_class, cls
 
 

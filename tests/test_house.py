@@ -21,6 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "configuration_file",
             "configuration_input",
             "configuration_labels",
+            "own_code",
             "generation",
             "checkpoint",
             "quantization",

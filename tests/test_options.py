@@ -105,8 +105,6 @@ OFF = {
     "load_in_8bit": [None, False],
     "load_in_4bit": [None, False],
     "gguf_file": [None],
-    "trust_remote_code": [None, False],
-    "code_revision": [None],
 }
 
 
@@ -215,8 +213,9 @@ def test_source_options_alone() -> None:
     options, rest = split_source_options({"revision": "x", "hidden_size": 3, "trust_remote_code": False, "dtype": "d"})
     assert options == SourceOptions(revision="x")
     assert rest == {"hidden_size": 3, "dtype": "d"}
-    with pytest.raises(InvalidOptionError, match="trust_remote_code"):
-        split_source_options({"trust_remote_code": True})
+    assert split_source_options({"trust_remote_code": True, "code_revision": "x"}) == (SourceOptions(), {})
+    with pytest.raises(InvalidOptionError, match="trust_remote_code is True or False"):
+        split_source_options({"trust_remote_code": "yes"})
 
 
 def test_what_a_save_does_unless_told() -> None:

@@ -32,6 +32,7 @@ from .configuration_labels import MAX_LISTED, checked_heads, checked_label2id, i
 from .errors import ConfigError, OptionError
 from .hub.ref import resolve
 from .options import LOAD_KEYWORDS, split_source_options, unknown_keyword
+from .own_code import auto_map_of, check_auto_class, sources_of
 
 __all__ = ["CONFIG_NAME", "PreTrainedConfig", "PretrainedConfig", "config_keys", "config_path", "read_config_dict"]
 
@@ -303,9 +304,27 @@ class PretrainedConfig:
         """
         if asked := sorted(name for name, value in kwargs.items() if value or name != "push_to_hub"):
             raise OptionError(f"save_pretrained of a config has no option {asked[0]!r}", key=asked[0])
+        texts = sources_of(type(self))
+        self._note_code(type(self))
         with Stage(save_directory) as stage:
             self.to_json_file(stage.path(CONFIG_NAME))
+            for name, text in texts.items():
+                stage.path(name).write_text(text, encoding="utf-8")
             stage.commit()
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
+        """Makes saves write the source of this class beside config.json, with an auto_map that names it.
+
+        Raises:
+            InvalidOptionError: `auto_class` is not AutoConfig.
+        """
+        cls._auto_class = check_auto_class(auto_class, config=True)
+
+    def _note_code(self, *classes: type) -> None:
+        """Names the registered ones of these classes in auto_map."""
+        if found := auto_map_of(*classes):
+            self.auto_map = {**getattr(self, "auto_map", {}), **found}
 
     def override(self, name: str, value: Any) -> None:
         """Sets one field as a caller's keyword does: checked like a value from a file.

@@ -56,7 +56,7 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-Choose = Callable[[Any], tuple[type[PretrainedConfig], Any]]
+Choose = Callable[[Any, "Snapshot | None"], tuple[type[PretrainedConfig], Any]]
 
 
 def load(
@@ -72,8 +72,8 @@ def load(
     A save that replaces the folder in the middle is noticed; the load then begins again on the new checkpoint.
 
     Args:
-        choose: the content of a config.json, or a config → (config class, model class); for the former the model
-            class may be left open. Of the class, the hooks that start with _keys_to_ignore and the like are read.
+        choose: the content of a config.json or a config, and the snapshot → (config class, model class); for the
+            former the model class may be left open. Of the class, the hooks like _keys_to_ignore_on_save are read.
         ref: folder, file or hub name; None with a config and a state_dict.
         options: what from_pretrained was asked.
         keywords: what is no option: config fields, then constructor arguments.
@@ -121,7 +121,7 @@ def _load_once(
         snapshot = None if ref is None else settle(resolve(ref, options.source))
         before = _config_stamp(snapshot)
         config, rest = _read_config(choose, snapshot, options, keywords)
-        cls = choose(config)[1]
+        cls = choose(config, snapshot)[1]
         arguments = _apply_keywords(cls, config, rest)
     with watch.time("find"):
         weights = _find_weights(snapshot, options, backend)
@@ -243,7 +243,7 @@ def _read_config(
             raise OptionError("without a folder or name, pass config= and state_dict=", key="config")
         path = config_path(snapshot)
         values = {**read_json(path), "_name_or_path": snapshot.name, "_config_file": str(path)}
-        config, rest = choose(values)[0].from_dict(values, return_unused_kwargs=True, **keywords)
+        config, rest = choose(values, snapshot)[0].from_dict(values, return_unused_kwargs=True, **keywords)
         _compare_types(values, config)
     if options.attn_implementation is not None:
         config._attn_implementation = options.attn_implementation

@@ -73,6 +73,8 @@ class LoadOptions:
     attn_implementation: str | None = None
     mmap: bool = True
     generation_config: Any = None
+    trust_remote_code: bool = False
+    code_revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,19 +118,26 @@ _OFF_VALUES: dict[str, tuple[Any, ...]] = {
     "load_in_8bit": (None, False),
     "load_in_4bit": (None, False),
     "gguf_file": (None,),
-    "trust_remote_code": (None, False),
-    "code_revision": (None,),
 }
 
 _SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
 _WEIGHT_NAMES = frozenset(f.name for f in fields(WeightOptions)) - {"prefer"}
 _LOAD_NAMES = frozenset(f.name for f in fields(LoadOptions)) - {"source", "weights"}
 _FLAGS = frozenset(
-    {"force_download", "local_files_only", "ignore_mismatched_sizes", "output_loading_info", "strict", "mmap"}
+    {
+        "force_download",
+        "local_files_only",
+        "ignore_mismatched_sizes",
+        "output_loading_info",
+        "strict",
+        "mmap",
+        "trust_remote_code",
+    }
 )
-_STRINGS = frozenset({"subfolder", "revision", "variant", "endpoint", "attn_implementation"})
+_STRINGS = frozenset({"subfolder", "revision", "variant", "endpoint", "attn_implementation", "code_revision"})
 # What a call that reads no weights may be given as well, since callers pass one set of keywords to both.
-_NO_WEIGHTS = frozenset(_DEPRECATED) | {"trust_remote_code", "code_revision"}
+_CODE_NAMES = frozenset({"trust_remote_code", "code_revision"})
+_NO_WEIGHTS = frozenset(_DEPRECATED) | _CODE_NAMES
 
 LOAD_KEYWORDS = frozenset().union(
     _SOURCE_NAMES, _WEIGHT_NAMES, _LOAD_NAMES, _ALIASES, _PREFER, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES
@@ -157,7 +166,8 @@ def split_source_options(keywords: Mapping[str, Any]) -> tuple[SourceOptions, di
     """(source options, everything else): for calls that read no weights."""
     names = _SOURCE_NAMES | _NO_WEIGHTS
     known, _ = _take_known({k: v for k, v in keywords.items() if k in names})
-    return SourceOptions(**known), {k: v for k, v in keywords.items() if k not in names}
+    source = {k: v for k, v in known.items() if k not in _CODE_NAMES}
+    return SourceOptions(**source), {k: v for k, v in keywords.items() if k not in names}
 
 
 def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

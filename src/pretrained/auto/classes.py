@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from .._types import PathLike
+from .._types import PathLike, Snapshot
+from ..checkpoint.find import settle
 from ..configuration import PretrainedConfig
 from ..errors import ConfigError, InvalidOptionError, MissingFrameworkError, OptionError
-from ..options import split_load_options
+from ..hub.ref import resolve
+from ..options import LoadOptions, SourceOptions, split_load_options
 from . import registry
 
 __all__ = ["AutoConfig", *registry.AUTO_NAMES]
+
+_NO_OPTIONS = LoadOptions()
+_OURS = f"{__package__.partition('.')[0]}."
 
 
 class AutoConfig:
@@ -28,7 +34,11 @@ class AutoConfig:
             SourceError: no config.json there. ConfigError: damaged, impossible, or of unknown model_type.
         """
         values, rest = PretrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
-        return registry.config_class_for(values, str(values["_name_or_path"])).from_dict(values, **rest)
+        places = SourceOptions.__dataclass_fields__
+        options, _ = split_load_options({k: v for k, v in kwargs.items() if k in _CODE or k in places})
+        remote = _remote_class("AutoConfig", values, options, None, pretrained_model_name_or_path)
+        found = remote or registry.config_class_for(values, str(values["_name_or_path"]))
+        return found.from_dict(values, **rest)
 
     @staticmethod
     def for_model(model_type: str, **kwargs: Any) -> Any:
@@ -69,23 +79,33 @@ class _AutoModel:
 
         backend = _torch_backend(cls.__name__)
         options, keywords = split_load_options({"config": config, **kwargs})
-        model, report = load(cls._choose, pretrained_model_name_or_path, options, keywords, backend, model_args)
+        choose = partial(cls._choose, options=options)
+        model, report = load(choose, pretrained_model_name_or_path, options, keywords, backend, model_args)
         return (model, report) if options.output_loading_info else model
 
     @classmethod
-    def _choose(cls, config: PretrainedConfig | Mapping[str, Any]) -> tuple[type[PretrainedConfig], Any]:
+    def _choose(
+        cls,
+        config: PretrainedConfig | Mapping[str, Any],
+        snapshot: Snapshot | None = None,
+        options: LoadOptions = _NO_OPTIONS,
+    ) -> tuple[type[PretrainedConfig], Any]:
         """The config class of a config.json, and of a config the model class as well."""
         if isinstance(config, PretrainedConfig):
-            return type(config), registry.model_class_for(cls.__name__, config)
-        return registry.config_class_for(config, str(config.get("_name_or_path", ""))), None
+            remote = _remote_class(cls.__name__, config.to_dict(), options, snapshot)
+            return type(config), remote or registry.model_class_for(cls.__name__, config)
+        remote = _remote_class("AutoConfig", config, options, snapshot)
+        return remote or registry.config_class_for(config, str(config.get("_name_or_path", ""))), None
 
     @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
-        """A model with freshly initialised weights."""
+        """A model with freshly initialised weights. `trust_remote_code=True` runs the code the config came with."""
         if not isinstance(config, PretrainedConfig):
             raise ConfigError(f"{cls.__name__}.from_config takes a config, found {type(config).__name__}", key="config")
-        found: Any = registry.model_class_for(cls.__name__, config)
-        return found.from_config(config, **kwargs)
+        options, _ = split_load_options({name: kwargs[name] for name in _CODE & kwargs.keys()})
+        found: Any = _remote_class(cls.__name__, config.to_dict(), options, None, config.name_or_path)
+        found = found or registry.model_class_for(cls.__name__, config)
+        return found.from_config(config, **{name: value for name, value in kwargs.items() if name not in _CODE})
 
     @classmethod
     def register(cls, config_class: type[PretrainedConfig], model_class: type, exist_ok: bool = False) -> None:
@@ -101,6 +121,29 @@ class _AutoModel:
                 key="config_class",
             )
         registry.register((cls.__name__, config_class), model_class, exist_ok=exist_ok)
+
+
+_CODE = {"trust_remote_code", "code_revision"}
+
+
+def _remote_class(
+    auto_name: str, values: Mapping[str, Any], options: LoadOptions, snapshot: Snapshot | None, ref: PathLike = ""
+) -> Any:
+    """The class that a checkpoint brings for `auto_name`, if it brings one and the caller trusts it; else None."""
+    if not options.trust_remote_code or not isinstance(values.get("auto_map"), Mapping):
+        return None
+    from . import remote_code
+
+    place = remote_code.class_place(values["auto_map"], auto_name, values.get("_config_file"))
+    if place is None:
+        return None
+    snapshot = snapshot or settle(resolve(ref, options.source))
+    found: Any = remote_code.load_class(place, values["auto_map"], snapshot, options.source, options.code_revision)
+    wanted = "PretrainedConfig" if auto_name == "AutoConfig" else "PreTrainedModel"
+    if all(base.__name__ != wanted or not base.__module__.startswith(_OURS) for base in found.__mro__):
+        raise InvalidOptionError(f"{place} is no {wanted} of this library", key="auto_map", path=snapshot.name)
+    found.register_for_auto_class(auto_name)  # so that a save takes the code along
+    return found
 
 
 def _torch_backend(name: str) -> Any:

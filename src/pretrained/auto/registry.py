@@ -88,7 +88,8 @@ def config_class_for(values: Mapping[str, Any], source: str = "") -> type[Pretra
         code = ", ".join(sorted(map(str, values["auto_map"].values())))[:300]
         raise UntrustedCodeError(
             f"{where}model_type {model_type!r:.80} is unknown and the checkpoint brings code for it ({code}), which is "
-            "not run. Read it, then import its classes yourself and call AutoConfig.register and AutoModel.register",
+            "not run. Read it, then pass trust_remote_code=True; or import its classes yourself and call "
+            "AutoConfig.register and AutoModel.register",
             key="auto_map",
             path=path,
         )

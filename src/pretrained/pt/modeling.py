@@ -31,6 +31,7 @@ from ..configuration import PretrainedConfig
 from ..errors import InvalidOptionError, OptionError
 from ..loading import load, split_model_keywords
 from ..options import split_load_options
+from ..own_code import check_auto_class
 from . import embeddings, saving, tying
 from .attention import ATTENTION
 from .backend import TorchBackend
@@ -131,7 +132,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
         return (model, report) if options.output_loading_info else model
 
     @classmethod
-    def _choose(cls, config: Any) -> tuple[type[PretrainedConfig], Any]:
+    def _choose(cls, config: Any, snapshot: Any = None) -> tuple[type[PretrainedConfig], Any]:
         return cls.config_class or PretrainedConfig, cls
 
     @classmethod
@@ -198,6 +199,15 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
         )
         saved = saving.save_model(self, save_directory, options, save_function)
         return None if options.blocking else saved
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
+        """Makes saves write the source of this class and of its config beside the weights, named in auto_map.
+
+        Raises:
+            InvalidOptionError: `auto_class` is no auto model class nor its name.
+        """
+        cls._auto_class = check_auto_class(auto_class, config=False)
 
     @classmethod
     def can_generate(cls) -> bool:

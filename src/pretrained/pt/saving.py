@@ -20,6 +20,7 @@ from ..configuration import CONFIG_NAME
 from ..errors import InvalidOptionError, OptionError, SaveError
 from ..generation.config import GENERATION_CONFIG_NAME
 from ..options import SaveOptions
+from ..own_code import sources_of
 from ..report import SaveReport
 from .backend import bytes_of
 from .slots import dtype_name
@@ -85,7 +86,7 @@ def save_model(
     }
     secondary = [model._loaded_names.get(name, name) for name in tied_names(model)]
     config = _config_of(model)
-    texts = {CONFIG_NAME: config.to_json_string()}
+    texts = {**sources_of(type(config), type(model)), CONFIG_NAME: config.to_json_string()}
     if model.generation_config is not None:
         texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
 
@@ -134,6 +135,7 @@ def _config_of(model: Any) -> Any:
     config = model.config
     config.architectures = [type(model).__name__]
     config.dtype = dtype_name(model.dtype)
+    config._note_code(type(config), type(model))
     return config
 
 
