@@ -248,7 +248,7 @@ class ViTPooler(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, cast(int, config.pooler_output_size))
-        self.activation = activation(config.pooler_act)
+        self.activation = activation(config.pooler_act, "pooler_act")
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """`(batch, pooler_output_size)`."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..._types import Snapshot
+from ...checkpoint.find import find_checkpoint, settle
+from ...errors import ConfigError, SourceError
+from ...hub.ref import resolve
+from ...options import SourceOptions, WeightOptions
+from ...pt.any_module import load_into
 from .configuration_wav2vec2 import Wav2Vec2Config
 from .modeling_wav2vec2_features import is_dropped
 
-__all__ = ["Wav2Vec2Adapter", "Wav2Vec2AttnAdapterLayer"]
+__all__ = ["Wav2Vec2Adapter", "Wav2Vec2AttnAdapterLayer", "load_language"]
 
 
 class Wav2Vec2AttnAdapterLayer(nn.Module):
@@ -62,3 +69,58 @@ class Wav2Vec2Adapter(nn.Module):
             if not is_dropped(self.layerdrop, self.training):
                 hidden_states = layer(hidden_states)
         return hidden_states.transpose(1, 2)
+
+
+def load_language(model: Any, language: str, source: SourceOptions, use_safetensors: bool | None = None) -> None:
+    """Gives a model's small layers and its head the weights of one language; if that fails all is as it was.
+
+    They are in `adapter.LANGUAGE.safetensors` or `.bin`, beside the checkpoint the model came from. A head for another
+    number of tokens replaces the model's, and `config.vocab_size` follows.
+
+    Raises:
+        ConfigError: the model has no such layers.
+        SourceError: there is no file for this language; names the languages there are.
+        MismatchError: the file has other tensors than these layers.
+    """
+    if model.config.adapter_attn_dim is None:
+        reason = "the model has no layers for languages: adapter_attn_dim is not set"
+        raise ConfigError(f"cannot load {language!r:.80}: {reason}", key="adapter_attn_dim")
+    snapshot = settle(resolve(model.config.name_or_path, source))
+    path = snapshot.path(_file_of(snapshot, language, use_safetensors))
+    weight = find_checkpoint(resolve(path, SourceOptions()), WeightOptions()).entries.get("lm_head.weight")
+    head = model.lm_head
+    if weight is not None and weight.shape[0] != head.out_features:
+        old = head.weight
+        head = nn.Linear(head.in_features, weight.shape[0], device=old.device, dtype=old.dtype)
+    adapters = {n: m for n, m in model.named_modules() if isinstance(m, Wav2Vec2AttnAdapterLayer)}
+    load_into(_tree_of({**adapters, "lm_head": head}), path, strict=True)
+    model.lm_head = head
+    model.config.vocab_size = head.out_features
+
+
+def _file_of(snapshot: Snapshot, language: str, use_safetensors: bool | None) -> str:
+    """The name of a language's file; only names that are there are ever looked at."""
+    names = snapshot.names()
+    for suffix in ("safetensors", "bin"):
+        if use_safetensors in (None, suffix == "safetensors") and f"adapter.{language}.{suffix}" in names:
+            return f"adapter.{language}.{suffix}"
+    parts = [name.split(".") for name in names if name.startswith("adapter.")]
+    languages = ", ".join(sorted({part[1] for part in parts if len(part) == 3})) or "none"
+    raise SourceError(
+        f"{snapshot.name} has no adapter.{language!s:.80}.safetensors; languages there: {languages:.500}",
+        path=snapshot.name,
+    )
+
+
+def _tree_of(modules: Mapping[str, nn.Module]) -> nn.Module:
+    """A module that has these, under their names, and nothing else."""
+    root = nn.Module()
+    for name, module in modules.items():
+        place = root
+        *parents, last = name.split(".")
+        for part in parents:
+            if part not in place._modules:
+                place.add_module(part, nn.Module())
+            place = cast(nn.Module, place._modules[part])
+        place.add_module(last, module)
+    return root

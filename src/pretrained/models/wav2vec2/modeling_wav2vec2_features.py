@@ -44,7 +44,7 @@ class Wav2Vec2ConvLayer(nn.Module):
         self.layer_norm: nn.GroupNorm | nn.LayerNorm | None = None
         if norm is not None:  # one group a channel: each is normalised over time
             self.layer_norm = nn.GroupNorm(channels, channels) if norm == "group" else nn.LayerNorm(channels)
-        self.activation = activation(config.feat_extract_activation)
+        self.activation = activation(config.feat_extract_activation, "feat_extract_activation")
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """`(batch, channels, frames)`."""
@@ -108,7 +108,7 @@ class Wav2Vec2PositionalConvEmbedding(nn.Module):
             raise ConfigError(f"groups must divide the hidden size: {sizes}", key="num_conv_pos_embedding_groups")
         conv = nn.Conv1d(config.hidden_size, config.hidden_size, width, padding=width // 2, groups=groups)
         self.conv = parametrizations.weight_norm(conv, dim=2)
-        self.activation = activation(config.feat_extract_activation)
+        self.activation = activation(config.feat_extract_activation, "feat_extract_activation")
 
     def reset_parameters(self) -> None:
         """Draws a weight and splits it. `conv.weight` is computed from its parts, so writing to it changes nothing."""

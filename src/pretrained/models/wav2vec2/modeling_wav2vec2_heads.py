@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..._types import PathLike
 from ...errors import ConfigError
+from ...options import SourceOptions, split_source_options, unknown_keyword
 from ...pt.layers import unknown_name
 from ...pt.losses import cross_entropy
 from ...pt.outputs import CausalLMOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
 from .configuration_wav2vec2 import Wav2Vec2Config
 from .modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
-from .modeling_wav2vec2_adapters import Wav2Vec2AttnAdapterLayer
+from .modeling_wav2vec2_adapters import Wav2Vec2AttnAdapterLayer, load_language
 from .modeling_wav2vec2_features import conv_length
 
 __all__ = [
@@ -23,6 +26,8 @@ __all__ = [
     "Wav2Vec2ForSequenceClassification",
     "Wav2Vec2ForXVector",
 ]
+
+ADAPTER_KEYWORDS = ("use_safetensors", *(field.name for field in fields(SourceOptions)))
 
 
 def ctc_loss(logits: Tensor, labels: Tensor, lengths: Tensor, config: Wav2Vec2Config) -> Tensor:
@@ -61,6 +66,7 @@ class Wav2Vec2ForCTC(Wav2Vec2PreTrainedModel):
         self.dropout = nn.Dropout(config.final_dropout)
         size = cast(int, config.output_hidden_size) if config.add_adapter else config.hidden_size
         self.lm_head = nn.Linear(size, config.vocab_size)
+        self.target_lang: str | None = None
         self.post_init()
 
     def forward(
@@ -97,6 +103,40 @@ class Wav2Vec2ForCTC(Wav2Vec2PreTrainedModel):
             attentions=outputs.attentions,
         )
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        config: Any = None,
+        target_lang: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As `PreTrainedModel.from_pretrained`; with `target_lang` the layers and the head of that language."""
+        result = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        if target_lang is not None:
+            given = {key: kwargs[key] for key in ADAPTER_KEYWORDS if key in kwargs}
+            (result[0] if isinstance(result, tuple) else result).load_adapter(target_lang, **given)
+        return result
+
+    def load_adapter(self, target_lang: str, force_load: bool = True, **kwargs: Any) -> None:
+        """Gives the language layers and the head the weights of another language.
+
+        Args:
+            target_lang: as in the name of the file, `adapter.LANGUAGE.safetensors`.
+            force_load: whether to load what is loaded already.
+            kwargs: `use_safetensors`, and where the checkpoint is: `revision`, `cache_dir`, `token` and the like.
+
+        Raises:
+            ConfigError, SourceError, MismatchError: as `load_language` has them. OptionError: a keyword nobody knows.
+        """
+        source, rest = split_source_options(kwargs)
+        if unknown := sorted(set(rest) - {"use_safetensors"}):
+            raise unknown_keyword(unknown[0])
+        if force_load or target_lang != self.target_lang:
+            load_language(self, target_lang, source, rest.get("use_safetensors"))
+            self.target_lang = target_lang
 
     def init_adapter_layers(self) -> None:
         """Initialises the language layers and the head anew, to train them alone for another language."""
