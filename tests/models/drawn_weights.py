@@ -9,7 +9,7 @@ import numpy as np
 
 
 def draw(name: str, shape: Sequence[int]) -> np.ndarray:
-    """Float32 values of a parameter: scales near 1, all else near 0. `RandomState` is the same in all of numpy's releases."""
+    """Float32 values of a parameter: scales near 1, all else near 0. numpy keeps `RandomState` as it is."""
     values = 0.25 * np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(shape))
     is_scale = name.endswith("original0") or (name.endswith(".weight") and len(shape) == 1)
     return (values + is_scale).astype(np.float32)

@@ -101,9 +101,7 @@ def filled(spec: dict) -> transformers.PreTrainedModel:
         path = f"{folder}/model.safetensors"
         weights = {name: torch.from_numpy(draw(name, value.shape)) for name, value in load_file(path).items()}
         save_file(weights, path, metadata={"format": "pt"})
-        model, found = cls.from_pretrained(
-            folder, attn_implementation="eager", output_loading_info=True, **arguments
-        )
+        model, found = cls.from_pretrained(folder, attn_implementation="eager", output_loading_info=True, **arguments)
     assert not any(found.values()), found
     return model.eval()
 
