@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,32 @@ def test_a_skeleton_has_both_parts_without_memory() -> None:
     assert not [name for name, parameter in model.named_parameters() if not parameter.is_meta]
 
 
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+@pytest.mark.parametrize("named", [False, True])
+def test_lengths_in_a_skeleton_have_the_shape_they_have_elsewhere(dim: int, named: bool) -> None:
+    def build() -> nn.Module:
+        module, weight = nn.Module(), torch.empty(4, 3, 5)
+        length = torch.norm_except_dim(v=weight, pow=2, dim=dim) if named else torch.norm_except_dim(weight, 2, dim)
+        module.length = nn.Parameter(length)
+        return module
+
+    described = build_skeleton(build).length
+    assert described.is_meta
+    assert described.shape == build().length.shape
+
+
+def test_a_skeleton_computes_nothing_without_memory() -> None:
+    code = (
+        "import sys, torch, pretrained\n"
+        "from pretrained.pt.skeleton import build_skeleton\n"
+        "known = 'sympy' in sys.modules\n"
+        "model = build_skeleton(lambda: pretrained.Wav2Vec2ForCTC(pretrained.Wav2Vec2Config()))\n"
+        "assert all(parameter.is_meta for parameter in model.parameters())\n"
+        "assert ('sympy' in sys.modules) == known\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_load_fills_both_parts() -> None:
     weights = load_file(REFERENCE / "wav2vec2/torch-safetensors/model.safetensors")
     model = Wav2Vec2ForCTC.from_pretrained(REFERENCE / "wav2vec2/torch-safetensors")
@@ -169,6 +197,16 @@ def test_a_live_model_takes_the_old_spelling(tmp_path: Path) -> None:
     pretrained.load_into(model, tmp_path, strict=True)
     assert dict(model.named_parameters())[f"wav2vec2.{LENGTH}"] is parameters[f"wav2vec2.{LENGTH}"]
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_without_memory_is_filled() -> None:
+    source = REFERENCE / "wav2vec2/torch-safetensors"
+    with torch.device("meta"):
+        model = Wav2Vec2ForCTC(Wav2Vec2Config.from_pretrained(source))
+    pretrained.load_into(model.eval(), source, strict=True)
+    expected = Wav2Vec2ForCTC.from_pretrained(source)
+    assert torch.equal(positional(model).weight, positional(expected).weight)
+    assert torch.equal(model(sound(900)).logits, expected(sound(900)).logits)
 
 
 @pytest.mark.parametrize("lacking", [[LENGTH, DIRECTION], [LENGTH], [DIRECTION]])

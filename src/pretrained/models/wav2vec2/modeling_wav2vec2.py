@@ -168,7 +168,7 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["Wav2Vec2FeatureEncoder", "Wav2Vec2EncoderLayer"]
+    _no_split_modules = ["Wav2Vec2FeatureEncoder", "Wav2Vec2PositionalConvEmbedding", "Wav2Vec2EncoderLayer"]
 
     def _init_weights(self, module: nn.Module) -> None:
         init_normal(module, self.config.initializer_range)
