@@ -34,7 +34,9 @@ _TORCH = {
 _AUTO = (
     "AutoModel", "AutoModelForPreTraining", "AutoModelForCausalLM", "AutoModelForMaskedLM",
     "AutoModelForNextSentencePrediction", "AutoModelForSequenceClassification", "AutoModelForTokenClassification",
-    "AutoModelForQuestionAnswering", "AutoModelForMultipleChoice",
+    "AutoModelForQuestionAnswering", "AutoModelForMultipleChoice", "AutoModelForImageClassification",
+    "AutoModelForMaskedImageModeling", "AutoModelForCTC", "AutoModelForAudioClassification",
+    "AutoModelForAudioFrameClassification", "AutoModelForAudioXVector",
 )  # fmt: skip
 
 

@@ -3,7 +3,13 @@
 from .auto.classes import (
     AutoConfig,
     AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForAudioXVector,
     AutoModelForCausalLM,
+    AutoModelForCTC,
+    AutoModelForImageClassification,
+    AutoModelForMaskedImageModeling,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     AutoModelForNextSentencePrediction,
@@ -55,6 +61,18 @@ from .models.llama.modeling_llama import (
     LlamaModel,
     LlamaPreTrainedModel,
 )
+from .models.vit.configuration_vit import ViTConfig
+from .models.vit.modeling_vit import ViTModel, ViTPreTrainedModel
+from .models.vit.modeling_vit_heads import ViTForImageClassification, ViTForMaskedImageModeling
+from .models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
+from .models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
+from .models.wav2vec2.modeling_wav2vec2_heads import (
+    Wav2Vec2ForAudioFrameClassification,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForSequenceClassification,
+    Wav2Vec2ForXVector,
+)
+from .models.wav2vec2.modeling_wav2vec2_pretraining import Wav2Vec2ForPreTraining
 from .pt.any_module import load_into, save
 from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
@@ -64,7 +82,13 @@ from .report import LoadReport, SaveReport
 __all__ = [
     "AutoConfig",
     "AutoModel",
+    "AutoModelForAudioClassification",
+    "AutoModelForAudioFrameClassification",
+    "AutoModelForAudioXVector",
+    "AutoModelForCTC",
     "AutoModelForCausalLM",
+    "AutoModelForImageClassification",
+    "AutoModelForMaskedImageModeling",
     "AutoModelForMaskedLM",
     "AutoModelForMultipleChoice",
     "AutoModelForNextSentencePrediction",
@@ -114,6 +138,19 @@ __all__ = [
     "TensorError",
     "UntrustedCodeError",
     "UntrustedPathError",
+    "ViTConfig",
+    "ViTForImageClassification",
+    "ViTForMaskedImageModeling",
+    "ViTModel",
+    "ViTPreTrainedModel",
+    "Wav2Vec2Config",
+    "Wav2Vec2ForAudioFrameClassification",
+    "Wav2Vec2ForCTC",
+    "Wav2Vec2ForPreTraining",
+    "Wav2Vec2ForSequenceClassification",
+    "Wav2Vec2ForXVector",
+    "Wav2Vec2Model",
+    "Wav2Vec2PreTrainedModel",
     "WeightsFormatError",
     "__version__",
     "load_into",

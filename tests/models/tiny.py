@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from pretrained.models.bert.configuration_bert import BertConfig
 from pretrained.models.llama.configuration_llama import LlamaConfig
+from pretrained.models.vit.configuration_vit import ViTConfig
+from pretrained.models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -46,6 +48,47 @@ def tiny_llama(**changes: Any) -> LlamaConfig:
         "attn_implementation": "eager",
     }
     return LlamaConfig(**settings | changes)
+
+
+def tiny_vit(**changes: Any) -> ViTConfig:
+    settings = {
+        "hidden_size": 24,
+        "intermediate_size": 30,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 12,
+        "patch_size": 4,
+        "encoder_stride": 4,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return ViTConfig(**settings | changes)
+
+
+def tiny_wav2vec2(**changes: Any) -> Wav2Vec2Config:
+    settings = {
+        "vocab_size": 17,
+        "hidden_size": 24,
+        "intermediate_size": 30,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "conv_dim": [10, 12, 14],
+        "conv_kernel": [10, 3, 2],
+        "conv_stride": [5, 2, 2],
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 2,
+        "num_codevectors_per_group": 5,
+        "codevector_dim": 16,
+        "proj_codevector_dim": 12,
+        "classifier_proj_size": 11,
+        "tdnn_dim": [10, 11, 12],
+        "tdnn_kernel": [3, 2, 1],
+        "tdnn_dilation": [1, 2, 1],
+        "xvector_output_dim": 9,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return Wav2Vec2Config(**settings | changes)
 
 
 def find_class(family: str, name: str) -> type:

@@ -192,3 +192,27 @@ class AutoModelForQuestionAnswering(_AutoModel):
 
 class AutoModelForMultipleChoice(_AutoModel):
     """The model with a head that scores each of several choices."""
+
+
+class AutoModelForImageClassification(_AutoModel):
+    """The model with a head that classifies whole images."""
+
+
+class AutoModelForMaskedImageModeling(_AutoModel):
+    """The model with a head that fills in masked parts of an image."""
+
+
+class AutoModelForCTC(_AutoModel):
+    """The model with a head that reads speech as text, frame by frame."""
+
+
+class AutoModelForAudioClassification(_AutoModel):
+    """The model with a head that classifies whole recordings."""
+
+
+class AutoModelForAudioFrameClassification(_AutoModel):
+    """The model with a head that classifies each frame of a recording."""
+
+
+class AutoModelForAudioXVector(_AutoModel):
+    """The model with a head that tells speakers apart."""

@@ -14,7 +14,7 @@ from ..errors import ConfigError, InvalidOptionError, UntrustedCodeError
 __all__ = ["AUTO_NAMES", "config_class_for", "family_names", "known_types", "model_class_for", "register"]
 
 # model_type → folder below models/, whose family.py has the rest.
-FOLDERS: Mapping[str, str] = {"bert": "bert", "llama": "llama"}
+FOLDERS: Mapping[str, str] = {"bert": "bert", "llama": "llama", "vit": "vit", "wav2vec2": "wav2vec2"}
 
 AUTO_NAMES = (
     "AutoModel",
@@ -26,6 +26,12 @@ AUTO_NAMES = (
     "AutoModelForTokenClassification",
     "AutoModelForQuestionAnswering",
     "AutoModelForMultipleChoice",
+    "AutoModelForImageClassification",
+    "AutoModelForMaskedImageModeling",
+    "AutoModelForCTC",
+    "AutoModelForAudioClassification",
+    "AutoModelForAudioFrameClassification",
+    "AutoModelForAudioXVector",
 )
 
 _lock = threading.Lock()

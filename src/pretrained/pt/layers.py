@@ -117,8 +117,8 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 TRAINED: Mapping[str, Callable[[], nn.Module]] = {"prelu": nn.PReLU, "xielu": XIELU}
 
 
-def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The activation a config names; a callable is returned as it is.
+def activation(name: str | Callable[[Tensor], Tensor], key: str = "hidden_act") -> Callable[[Tensor], Tensor]:
+    """The activation a config names in its field `key`; a callable is returned as it is.
 
     Raises:
         ConfigError: no activation has this name.
@@ -129,7 +129,7 @@ def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
         return ACTIVATIONS[name]
     if name in TRAINED:
         return TRAINED[name]()
-    raise unknown_name("hidden_act", name, [*ACTIVATIONS, *TRAINED])
+    raise unknown_name(key, name, [*ACTIVATIONS, *TRAINED])
 
 
 class RMSNorm(nn.Module):

@@ -52,7 +52,20 @@ class _Skeleton(TorchFunctionMode):
             tensor = args[0] if args else kwargs["tensor"]
             if tensor.is_meta:
                 return tensor
+        elif func is torch.norm_except_dim:
+            weight = args[0] if args else kwargs["v"]
+            if weight.is_meta:
+                return _lengths(weight, *args[1:], **{key: value for key, value in kwargs.items() if key != "v"})
         return func(*args, **kwargs)
+
+
+def _lengths(weight: torch.Tensor, pow: float = 2, dim: int = 0) -> torch.Tensor:
+    """What weight normalisation splits off: one length for each place along `dim`, of a weight without memory.
+
+    torch's first computation on the meta device imports a library for symbolic shapes, which takes seconds.
+    """
+    shape = [size if axis == dim else 1 for axis, size in enumerate(weight.shape)]
+    return torch.empty([] if dim == -1 else shape, dtype=weight.dtype, device="meta")
 
 
 def build_skeleton(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:

@@ -1,0 +1,18 @@
+"""The names of the ViT family."""
+
+from __future__ import annotations
+
+from .._family import Family
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    model_type="vit",
+    config="configuration_vit:ViTConfig",
+    pt={
+        "AutoModel": "modeling_vit:ViTModel",
+        "AutoModelForImageClassification": "modeling_vit_heads:ViTForImageClassification",
+        "AutoModelForMaskedImageModeling": "modeling_vit_heads:ViTForMaskedImageModeling",
+    },
+    names=("modeling_vit:ViTPreTrainedModel",),
+)

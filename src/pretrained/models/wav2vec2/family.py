@@ -1,0 +1,21 @@
+"""The names of the Wav2Vec2 family."""
+
+from __future__ import annotations
+
+from .._family import Family
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    model_type="wav2vec2",
+    config="configuration_wav2vec2:Wav2Vec2Config",
+    pt={
+        "AutoModel": "modeling_wav2vec2:Wav2Vec2Model",
+        "AutoModelForPreTraining": "modeling_wav2vec2_pretraining:Wav2Vec2ForPreTraining",
+        "AutoModelForCTC": "modeling_wav2vec2_heads:Wav2Vec2ForCTC",
+        "AutoModelForAudioClassification": "modeling_wav2vec2_heads:Wav2Vec2ForSequenceClassification",
+        "AutoModelForAudioFrameClassification": "modeling_wav2vec2_heads:Wav2Vec2ForAudioFrameClassification",
+        "AutoModelForAudioXVector": "modeling_wav2vec2_heads:Wav2Vec2ForXVector",
+    },
+    names=("modeling_wav2vec2:Wav2Vec2PreTrainedModel",),
+)
