@@ -342,7 +342,7 @@ def test_a_cache_may_call_a_file_as_it_likes(tmp_path: Path) -> None:
     """The reader is the one that the name in the repository asks for."""
     put(tmp_path, "0123abc", "a")
     remote: Any = Remote({"pytorch_model.bin": tmp_path / "0123abc"})
-    with pytest.raises(WeightsFormatError, match="no PyTorch zip archive"):
+    with pytest.raises(WeightsFormatError, match="no PyTorch file: it looks like a safetensors file"):
         find_checkpoint(remote, ANY)
 
 
