@@ -111,9 +111,9 @@ def test_a_variant_stays_a_word(variant: str, tmp_path: Path) -> None:
         (["README.md", "x.txt"], ANY, "there is README.md, x.txt"),
         (["tf_model.h5", "config.json"], ANY, "there is tf_model.h5, which is another format or name"),
         (
-            ["tf_model.h5", "flax_model.msgpack"],
+            ["tf_model.h5", "flax.msgpack"],
             ANY,
-            "there is flax_model.msgpack, tf_model.h5, which is another format",
+            "there is flax.msgpack, tf_model.h5, which is another format",
         ),
         (["model-x.gguf"], ANY, "there is model-x.gguf, which is another format or name"),
         (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from .torch_globals import FlawError, Global, OrderedDict, PickledStorage, PickledTensor
+from .flaws import FlawError
+from .torch_globals import Global, OrderedDict, PickledStorage, PickledTensor
 
 __all__ = ["call", "kind_of", "set_item", "storage_of"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["GLOBALS", "CutOffError", "FlawError", "Global", "OrderedDict", "PickledStorage", "PickledTensor"]
+__all__ = ["GLOBALS", "Global", "OrderedDict", "PickledStorage", "PickledTensor"]
 
 # The classes of typed storages, which stand for a dtype.
 STORAGES: Mapping[str, str] = {
@@ -37,41 +37,6 @@ DTYPES: Mapping[str, str] = {
     "int": "int32",
     "long": "int64",
 }
-
-
-class FlawError(Exception):
-    """A complaint about a file, not yet located: the reader of the file knows its path.
-
-    Attributes:
-        reason: The complaint.
-        tensor: The tensor to blame, if it is one.
-        offset: Byte of the file where it showed, if known.
-        limit: The bound that was passed, if that is the complaint.
-        key: The global, or the record of the archive, that it is about.
-        is_path: The complaint is that a name leads out of its folder.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        tensor: str | None = None,
-        offset: int | None = None,
-        limit: int | None = None,
-        key: str | None = None,
-        is_path: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.tensor = tensor
-        self.offset = offset
-        self.limit = limit
-        self.key = key
-        self.is_path = is_path
-
-
-class CutOffError(FlawError):
-    """The bytes end where more of them are needed."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..files import read_up_to
 from ..tensors import BITS
-from .torch_globals import CutOffError, FlawError, PickledStorage
+from .flaws import CutOffError, FlawError
+from .torch_globals import PickledStorage
 from .torch_pickle import Pickled, Refer, read_leading
 from .torch_records import Record
 

@@ -10,8 +10,9 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from .flaws import CutOffError, FlawError
 from .torch_calls import call, kind_of, set_item, storage_of
-from .torch_globals import GLOBALS, CutOffError, FlawError, Global, OrderedDict, PickledStorage
+from .torch_globals import GLOBALS, Global, OrderedDict, PickledStorage
 
 __all__ = ["Pickled", "Refer", "read_leading", "read_pickle"]
 

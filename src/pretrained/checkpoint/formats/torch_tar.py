@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from ...errors import UntrustedPathError
 from ..files import read_up_to, safe_name
+from .flaws import FlawError
 from .torch_calls import kind_of
-from .torch_globals import FlawError, Global, PickledStorage, PickledTensor
+from .torch_globals import Global, PickledStorage, PickledTensor
 from .torch_legacy import MAX_PICKLE, Parts, Stream, read_storage
 from .torch_records import Record
 

@@ -17,14 +17,13 @@ from ..._types import PathLike
 from ...errors import (
     CheckpointChangedError,
     PretrainedError,
-    ResourceLimitError,
     TensorError,
-    UntrustedPathError,
     WeightsFormatError,
 )
 from ..files import HEAD, fill, open_regular, place, read_up_to, recognise, stamp_of
 from ..tensors import BITS, Entry, FileStamp, count_elements
-from .torch_globals import FlawError, PickledTensor
+from .flaws import FlawError, located
+from .torch_globals import PickledTensor
 from .torch_legacy import Parts, begins_stream, read_stream
 from .torch_pickle import read_pickle
 from .torch_records import Record, check_crc, find_root, read_records, read_whole
@@ -174,7 +173,7 @@ def read_torch(path: PathLike) -> TorchFile:
             raise CheckpointChangedError(f"{place(file)}: {reason}", path=file, reason=reason)
         return opened
     except FlawError as flaw:
-        raise _located(flaw, file) from None
+        raise located(flaw, file) from None
     except OSError as cause:
         if isinstance(cause, PretrainedError):
             raise
@@ -320,26 +319,3 @@ def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
             return False
         expected *= dim
     return True
-
-
-def _located(flaw: FlawError, file: Path) -> PretrainedError:
-    """The error to raise for a complaint about a file."""
-    kind: type[PretrainedError] = WeightsFormatError
-    where = place(file)
-    if flaw.limit is not None:
-        return ResourceLimitError(
-            f"{where}: {flaw.reason}", path=file, tensor=flaw.tensor, reason=flaw.reason, limit=flaw.limit
-        )
-    if flaw.is_path:
-        kind = UntrustedPathError
-    elif flaw.tensor is not None:
-        kind = TensorError
-        where += f": tensor {flaw.tensor[:200]!r}"
-    return kind(
-        f"{where}: {flaw.reason}",
-        path=file,
-        tensor=flaw.tensor,
-        key=flaw.key,
-        reason=flaw.reason,
-        offset=flaw.offset,
-    )
