@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import pretrained
+from pretrained.checkpoint.formats.safetensors import read_header
 
 FORMS = ["flax-msgpack", "flax-msgpack-sharded", "flax-safetensors"]
 CLASSES = [
@@ -64,9 +65,7 @@ def test_saved_again_it_is_torchs(reference: Path, form: str, tmp_path: Path) ->
     again, info = pretrained.LlamaForCausalLM.from_pretrained(tmp_path, output_loading_info=True, strict=True)
     assert info.is_clean
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
-    theirs = pretrained.checkpoint.formats.safetensors.read_header(
-        reference / "llama" / "torch-safetensors" / "model.safetensors"
-    )
-    ours = pretrained.checkpoint.formats.safetensors.read_header(tmp_path / "model.safetensors")
+    theirs = read_header(reference / "llama" / "torch-safetensors" / "model.safetensors")
+    ours = read_header(tmp_path / "model.safetensors")
     assert set(ours.entries) == set(theirs.entries)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
