@@ -181,7 +181,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
             save_function: called as save_function({name: tensor}, path) for each weight file, in place of our writer.
             push_to_hub: not in this version.
             max_shard_size: bytes, "500MB" or "2GiB" of tensors in one file.
-            safe_serialization: True; other formats are not in this version.
+            safe_serialization: False writes torch's own pytorch_model.bin; its aliases of one memory stay so.
             variant: "fp16" writes model.fp16.safetensors.
             kwargs: `durable=False` leaves out the fsync: still safe against a killed process, not against a power cut.
 
