@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrained.checkpoint.formats import torch_legacy
+from pretrained.checkpoint.formats import torch_legacy, torch_pickle
 from pretrained.checkpoint.formats.safetensors import read_header
 from pretrained.checkpoint.formats.torch_zip import TorchFile, read_torch
 from pretrained.errors import PretrainedError, ResourceLimitError, TensorError, UntrustedPathError, WeightsFormatError
@@ -219,10 +219,11 @@ def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(tmp_path, written(b"X\xff\xff\xff\x7fabc"))
 
 
-def test_dicts_made_of_one_list_are_counted(tmp_path: Path) -> None:
+def test_dicts_made_of_one_list_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that is recalled takes two bytes, and a dict made of it as much memory as the list is long."""
-    pairs = b"](" + b"".join(b"](X" + struct.pack("<I", 4) + b"%04d" % i + b"Ne" for i in range(5000)) + b"e"
+    pairs = b"](" + b"".join(b"](X" + struct.pack("<I", 4) + b"%04d" % i + b"Ne" for i in range(500)) + b"e"
     item = b"](ccollections\nOrderedDict\nq\x00" + pairs + b"q\x01\x85R" + b"h\x00h\x01\x85R" * 2000 + b"e"
+    monkeypatch.setattr(torch_pickle, "MAX_OBJECTS", 100_000)
     assert "objects" in str(refuse(tmp_path, written(item), ResourceLimitError))
 
 
