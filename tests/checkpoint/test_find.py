@@ -111,9 +111,9 @@ def test_a_variant_stays_a_word(variant: str, tmp_path: Path) -> None:
         (["README.md", "x.txt"], ANY, "there is README.md, x.txt"),
         (["tf_model.h5", "config.json"], ANY, "there is tf_model.h5, which is another format or name"),
         (
-            ["tf_model.h5", "flax_model.msgpack"],
+            ["tf_model.h5", "flax.msgpack"],
             ANY,
-            "there is flax_model.msgpack, tf_model.h5, which is another format",
+            "there is flax.msgpack, tf_model.h5, which is another format",
         ),
         (["model-x.gguf"], ANY, "there is model-x.gguf, which is another format or name"),
         (
@@ -342,7 +342,7 @@ def test_a_cache_may_call_a_file_as_it_likes(tmp_path: Path) -> None:
     """The reader is the one that the name in the repository asks for."""
     put(tmp_path, "0123abc", "a")
     remote: Any = Remote({"pytorch_model.bin": tmp_path / "0123abc"})
-    with pytest.raises(WeightsFormatError, match="no PyTorch zip archive"):
+    with pytest.raises(WeightsFormatError, match="no PyTorch file: it looks like a safetensors file"):
         find_checkpoint(remote, ANY)
 
 

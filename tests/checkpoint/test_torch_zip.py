@@ -310,7 +310,8 @@ COMMAND = "touch MARKER"
         (b"I01\n", "0x49"),
         (b"ctorch\nTensor\n)R", "calls 'torch.Tensor'"),
         (b"ctorch\nFloatStorage\n)R", "calls 'torch.FloatStorage'"),
-        (b"ccollections\nOrderedDict\n(]tR", "calls 'collections.OrderedDict'"),
+        (b"ccollections\nOrderedDict\n(}tR", "calls 'collections.OrderedDict'"),
+        (b"ccollections\nOrderedDict\n(](K\x01etR", "something else than pairs"),
         (b"ctorch._utils\n_rebuild_parameter\n(K\x01tR", "calls 'torch._utils._rebuild_parameter'"),
         (text("x") + b")R", "calls a str"),
         (b"ctorch\nSize\n]R", "calls a torch.Size"),
@@ -374,8 +375,8 @@ def test_a_pickle_cut_off(tmp_path: Path, stop: int) -> None:
         (tensor(storage(numel=2**100)), "the record has 16 bytes"),
         (tensor(storage(numel=-1)), "the record has 16 bytes"),
         (tensor(storage(numel=3)), "the record has 16 bytes"),
-        (tensor(storage(key="9")), "is not in the archive"),
-        (tensor(storage(key="../data.pkl")), "is not in the archive"),
+        (tensor(storage(key="9")), "is not in the file"),
+        (tensor(storage(key="../data.pkl")), "is not in the file"),
         (tensor(offset=-1), "negative"),
         (tensor(offset=1), "reaches to element 4 of a storage of 4"),
         (tensor(offset=2**70), "reaches to element"),
@@ -442,7 +443,9 @@ def test_a_name_with_control_characters(tmp_path: Path) -> None:
 
 def test_the_table_has_nothing_that_acts() -> None:
     modules = {module for module, _ in torch_globals.GLOBALS}
-    assert modules == {"collections", "torch", "torch._utils", "torch._tensor", "torch.nn.parameter", "torch.storage"}
+    assert modules == {
+        *("collections", "torch", "torch.cuda", "torch._utils", "torch._tensor", "torch.nn.parameter", "torch.storage")
+    }
     assert {found.kind for found in torch_globals.GLOBALS.values()} == {
         *("dict", "tensor", "tensor_v3", "parameter", "typed", "class", "size", "device", "storage", "dtype")
     }
@@ -571,25 +574,22 @@ def test_a_bool_that_is_none(tmp_path: Path) -> None:
 
 
 def other_files() -> list[tuple[bytes, str]]:
-    legacy = saved({"w": torch.ones(2)}, _use_new_zipfile_serialization=False)
     return [
-        (legacy, "1.6, a plain pickle"),
-        (b"\0" * 257 + b"ustar" + b"\0" * 300, "all zero bytes|TAR"),
-        (b"archive" + b"\0" * 250 + b"ustar" + b"\0" * 300, "0.1.10, a TAR archive"),
+        (b"archive" + b"\0" * 250 + b"ustar" + b"\0" * 300, "checksum"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
         (b"<!doctype html><html></html>", "an HTML page"),
         (b"GGUF" + bytes(100), "a GGUF file"),
         (b"\x08\0\0\0\0\0\0\0{}      ", "a safetensors file"),
         (b"", "is empty"),
         (b"\x80\x04N.", "looks like a pickle"),
-        (b"\xa7\xb8\xc9" * 90, "do not begin as a zip archive"),
+        (b"\xa7\xb8\xc9" * 90, "do not begin as one does"),
     ]
 
 
 @pytest.mark.parametrize(("raw", "words"), other_files())
 def test_other_files_are_named(tmp_path: Path, raw: bytes, words: str) -> None:
     error = refuse(tmp_path, raw)
-    assert any(word in str(error) for word in words.split("|"))
+    assert words in str(error)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
+from .._types import Shape
 from ..errors import InvalidOptionError
 from .find import Weights
 from .rules import Op, shape_after
@@ -121,42 +122,49 @@ def compare(
     for key, value in (("rtol", rtol), ("atol", atol)):
         if not value >= 0:
             raise InvalidOptionError(f"{key}={value!r} must be a number from 0 up", key=key)
-    layouts = _layouts_by_entry(a) | _layouts_by_entry(b)
+    first, second = _Side(a), _Side(b)
     for name, (left, right) in pair(a, b, ignore_prefix).items():
+        seen = first.seen(left), second.seen(right)
         if left is None or right is None:
-            yield TensorDiff(name, "only_a" if right is None else "only_b", left, right)
-        elif shape_after(layouts.get(left, ()), left.shape) != shape_after(layouts.get(right, ()), right.shape):
-            yield TensorDiff(name, "shape", left, right)
+            yield TensorDiff(name, "only_a" if right is None else "only_b", *seen)
+        elif first.shape(left) != second.shape(right):
+            yield TensorDiff(name, "shape", *seen)
         else:
             tally = _Tally(rtol, atol, exact=left.dtype == right.dtype)
-            for one, other in _aligned(a, left, b, right, layouts):
+            for one, other in _aligned(first, left, second, right):
                 tally.add(one, other)
-            yield tally.result(name, left, right, ignore_dtype=ignore_dtype)
+            yield tally.result(name, *seen, ignore_dtype=ignore_dtype)
         if progress is not None and left is not None:
             progress(left.nbytes)
 
 
-_Layouts = Mapping[Entry, tuple[Op, ...]]
+class _Side:
+    """The tensors of one checkpoint, in the layout that torch has for them."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._containers = weights.containers
+        self._ops: dict[Entry, tuple[Op, ...]] = {weights.entries[name]: ops for name, ops in weights.layouts.items()}
+
+    def shape(self, entry: Entry) -> Shape:
+        return shape_after(self._ops.get(entry, ()), entry.shape)
+
+    def seen(self, entry: Entry | None) -> Entry | None:
+        """The tensor as the result shows it."""
+        return None if entry is None else entry._replace(shape=self.shape(entry))
+
+    def windows(self, entry: Entry, nbytes: int) -> Iterator[Any]:
+        """As `windows`; a tensor of another layout is read whole."""
+        return windows(self._containers[entry.file], entry, nbytes, self._ops.get(entry, ()))
 
 
-def _layouts_by_entry(weights: Weights) -> dict[Entry, tuple[Op, ...]]:
-    """What makes tensors of another framework torch's, so that the two sides can be of different ones."""
-    return {weights.entries[name]: ops for name, ops in weights.layouts.items()}
-
-
-def _aligned(a: Weights, left: Entry, b: Weights, right: Entry, layouts: _Layouts) -> Iterator[tuple[Any, Any]]:
+def _aligned(a: _Side, left: Entry, b: _Side, right: Entry) -> Iterator[tuple[Any, Any]]:
     """The same elements of both, window by window; the smaller element sets the pace."""
     count = count_elements(left.shape)
     if count == 0:
         return
     sides = [
-        windows(
-            weights.containers[entry.file],
-            entry,
-            max(PER_WINDOW, PER_WINDOW * entry.nbytes // count),
-            layouts.get(entry, ()),
-        )
-        for weights, entry in ((a, left), (b, right))
+        side.windows(entry, max(PER_WINDOW, PER_WINDOW * entry.nbytes // count))
+        for side, entry in ((a, left), (b, right))
     ]
     rest: list[Any] = [None, None]
     while True:
@@ -201,7 +209,7 @@ class _Tally:
                 self.max_abs = max(self.max_abs, float(distance[finite].max()))
                 self.max_rel = max(self.max_rel, float(relative[finite].max()))
 
-    def result(self, name: str, a: Entry, b: Entry, *, ignore_dtype: bool) -> TensorDiff:
+    def result(self, name: str, a: Entry | None, b: Entry | None, *, ignore_dtype: bool) -> TensorDiff:
         """The verdict."""
         if not self.exact and not ignore_dtype:
             kind: Kind = "dtype"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +39,7 @@ _PREFERRED = {"tf": ("hdf5", "tf_bundle"), "flax": ("msgpack",)}
 
 # Weight files under other names, for the message when none has a usual one.
 _FOREIGN = re.compile(r"adapter_model.*\.bin|.*\.index\.json|.*\.(ckpt\.index|gguf|safetensors|pt|pth|h5|msgpack)")
-
+_MAX_LISTED = 1000  # names of a folder that are looked at for a message
 
 Sibling = Callable[[str], Path]
 
@@ -190,6 +192,10 @@ def open_containers(path: Path, name: str | None = None, sibling: Sibling | None
         from .formats.torch_zip import read_torch
 
         return [read_torch(path)]
+    if kind == "msgpack":
+        from .formats.msgpack import read_msgpack
+
+        return [read_msgpack(path)]
     from .formats.safetensors import read_header
 
     return [read_header(path)]
@@ -258,7 +264,7 @@ def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
 
 def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOptions) -> SourceError:
     wanted = " or ".join(name for pair in _wanted(options) for name in pair if name)
-    ours = [name for name in names if _OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name)]
+    ours = [name for name in names if _is_ours(name)]
     foreign = [name for name in names if _FOREIGN.fullmatch(name) and name not in ours]
     parts = [f"no weights in {snapshot.name}: looked for {wanted}"]
     if options.use_safetensors is not None:
@@ -270,9 +276,29 @@ def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOpti
         parts.append(f"there is {', '.join(ours[:6])} ({there})")
     if foreign:
         parts.append(f"there is {', '.join(foreign[:6])}, which is another format or name")
-    if not ours and not foreign:
+    below = _folders_with_weights(snapshot, names)
+    if below:
+        parts.append(f"there are weights in {', '.join(below[:6])}; name one with subfolder={below[0]!r}")
+    if not ours and not foreign and not below:
         parts.append(f"there is {', '.join(names[:12]) or 'nothing'}")
     return SourceError("; ".join(parts), path=snapshot.folder or snapshot.name)
+
+
+def _folders_with_weights(snapshot: Snapshot, names: Sequence[str]) -> list[str]:
+    """Folders right below the snapshot that a load could be told to read."""
+    found = {parts[0] for name in names if len(parts := name.split("/")) == 2 and _is_ours(parts[1])}
+    if snapshot.folder is not None:
+        try:
+            for item in itertools.islice(os.scandir(snapshot.folder), _MAX_LISTED):
+                if item.is_dir() and not item.name.startswith("."):
+                    found |= {item.name for name in os.listdir(item.path)[:_MAX_LISTED] if _is_ours(name)}
+        except OSError:  # it was only to say more
+            return sorted(found)
+    return sorted(found)
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name))
 
 
 def _variant_of(name: str) -> str | None:

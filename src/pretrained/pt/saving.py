@@ -183,8 +183,7 @@ def _write_torch(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
         key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() == 0 or key not in written:
-            flat = torch.from_numpy(np.frombuffer(bytes_of(tensor), np.uint8)) if tensor.numel() else tensor.detach()
-            written[key] = flat.view(tensor.dtype).view(tensor.shape) if tensor.numel() else flat
+            written[key] = _apart(tensor)
         outgoing[name] = written[key]
     try:
         torch.save(outgoing, path)
@@ -192,17 +191,28 @@ def _write_torch(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise SaveError(f"cannot write {path.name}: {error}", path=path) from error
 
 
+def _apart(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, contiguous and in a storage that holds nothing else; no copy where it is that already."""
+    if tensor.numel() == 0:
+        return torch.empty(tensor.shape, dtype=tensor.dtype)
+    flat = torch.from_numpy(np.frombuffer(bytes_of(tensor), np.uint8))
+    return flat.view(tensor.dtype).view(tensor.shape)
+
+
 def describe(name: str, tensor: Any) -> Stored:
     """What a save needs to know of a tensor.
 
     Raises:
-        SaveError: it is no dense tensor, or it is on the meta device.
+        SaveError: it is no dense tensor, is on the meta device, or is conjugated by a flag alone.
     """
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
         raise SaveError(f"cannot save {name}: a {kind} is no dense tensor", tensor=name)
     if tensor.is_meta:
         raise SaveError(f"cannot save {name}: it is on the meta device and has no values", tensor=name)
+    if tensor.is_conj() or tensor.is_neg():
+        reason = "it is conjugated or negated by a flag, not in memory; save tensor.resolve_conj().resolve_neg()"
+        raise SaveError(f"cannot save {name}: {reason}", tensor=name)
     extent = (
         0 if tensor.numel() == 0 else 1 + sum((d - 1) * s for d, s in zip(tensor.shape, tensor.stride(), strict=True))
     )

@@ -30,6 +30,7 @@ FORMATS: Mapping[str, Format] = {
     "torch": Format(
         "PyTorch .bin", "pytorch_model.bin", "pytorch_model.bin.index.json", (".bin", ".pt", ".pth", ".tar")
     ),
+    "msgpack": Format("Flax msgpack", "flax_model.msgpack", "flax_model.msgpack.index.json", (".msgpack",)),
 }
 
 

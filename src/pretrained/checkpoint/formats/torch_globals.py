@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["GLOBALS", "FlawError", "Global", "OrderedDict", "PickledStorage", "PickledTensor"]
+__all__ = ["GLOBALS", "Global", "OrderedDict", "PickledStorage", "PickledTensor"]
 
 # The classes of typed storages, which stand for a dtype.
 STORAGES: Mapping[str, str] = {
@@ -39,44 +39,20 @@ DTYPES: Mapping[str, str] = {
 }
 
 
-class FlawError(Exception):
-    """A complaint about a file, not yet located: the reader of the file knows its path.
-
-    Attributes:
-        reason: The complaint.
-        tensor: The tensor to blame, if it is one.
-        offset: Byte of the file where it showed, if known.
-        limit: The bound that was passed, if that is the complaint.
-        key: The global, or the record of the archive, that it is about.
-        is_path: The complaint is that a name leads out of its folder.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        tensor: str | None = None,
-        offset: int | None = None,
-        limit: int | None = None,
-        key: str | None = None,
-        is_path: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.tensor = tensor
-        self.offset = offset
-        self.limit = limit
-        self.key = key
-        self.is_path = is_path
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class PickledStorage:
-    """A stretch of memory: the record `data/<key>` of the archive. `dtype` is `None` when it counts bytes."""
+    """A stretch of memory, kept under `key`: in an archive the record `data/<key>`.
+
+    Attributes:
+        dtype: `None` when it counts bytes.
+        numel: elements of the whole stretch.
+        part: first element and number of elements, where this is a view of the stretch as old files have them.
+    """
 
     key: str
     dtype: str | None
     numel: int
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -125,7 +101,11 @@ def _tabulate() -> dict[tuple[str, str], Global]:
     for module, name in (("torch.storage", "UntypedStorage"), ("torch", "UntypedStorage")):
         found[module, name] = Global(f"{module}.{name}", "storage")
     for name, dtype in STORAGES.items():
-        found["torch", name] = Global(f"torch.{name}", "storage", dtype)
+        # What was on a GPU when an old release saved it is called after that.
+        for module in ("torch", "torch.cuda"):
+            kind = name.replace("Storage", "Tensor")
+            found[module, name] = Global(f"{module}.{name}", "storage", dtype)
+            found[module, kind] = Global(f"{module}.{kind}", "class")
     for name, dtype in DTYPES.items():
         found["torch", name] = Global(f"torch.{name}", "dtype", dtype)
     return found

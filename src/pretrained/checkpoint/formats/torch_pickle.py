@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from .torch_globals import GLOBALS, FlawError, Global, OrderedDict, PickledStorage, PickledTensor
+from .flaws import CutOffError, FlawError
+from .torch_calls import call, kind_of, set_item, storage_of
+from .torch_globals import GLOBALS, Global, OrderedDict, PickledStorage
 
-__all__ = ["read_pickle"]
+__all__ = ["Pickled", "Refer", "read_leading", "read_pickle"]
 
 # What honest files stay far below: some 35 operations and 8 objects per tensor.
 MAX_OPS = 24_000_000
@@ -20,18 +22,32 @@ MAX_OBJECTS = 5_000_000
 MAX_STACK = 200_000
 MAX_NAME = 256  # bytes of a module or of a name in it
 MAX_LONG = 16  # bytes
-MAX_DIMS = 64
 
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+Refer = Callable[[Any], Any]
+
+
+class Pickled(NamedTuple):
+    """What a pickle at the beginning of some bytes holds.
+
+    Attributes:
+        value: what it describes.
+        end: its length in bytes.
+        storages: the storages it mentions by key.
+    """
+
+    value: Any
+    end: int
+    storages: Mapping[str, PickledStorage]
 
 
 class _Machine:
     """The state of one reading: where it is, the stack, where the marks on it are, what is remembered."""
 
-    __slots__ = ("at", "marks", "memo", "num_objects", "raw", "stack", "storages")
+    __slots__ = ("at", "marks", "memo", "num_objects", "raw", "refer", "stack", "storages")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, refer: Refer | None) -> None:
         self.raw = raw
+        self.refer = refer
         self.at = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -43,7 +59,7 @@ class _Machine:
         """The next `count` bytes of the program."""
         start = self.at
         if count > len(self.raw) - start:
-            raise FlawError("the pickle is cut off")
+            raise CutOffError(_CUT_OFF)
         self.at = start + count
         return self.raw[start : self.at]
 
@@ -53,6 +69,8 @@ class _Machine:
     def line(self) -> str:
         """The text up to the next line feed."""
         end = self.raw.find(b"\n", self.at, self.at + MAX_NAME + 1)
+        if end < 0 and len(self.raw) - self.at <= MAX_NAME:
+            raise CutOffError(_CUT_OFF)
         if end < 0:
             raise FlawError("a name in the pickle has no end")
         text = self.raw[self.at : end].decode("utf-8", "backslashreplace")
@@ -61,10 +79,14 @@ class _Machine:
 
     def add(self, value: Any) -> None:
         """Pushes a value that takes memory of its own."""
-        self.num_objects += 1
+        self.count(1)
+        self.stack.append(value)
+
+    def count(self, number: int) -> None:
+        """Notes that so many objects are made."""
+        self.num_objects += number
         if self.num_objects > MAX_OBJECTS:
             raise FlawError(f"the pickle makes more than {MAX_OBJECTS} objects", limit=MAX_OBJECTS)
-        self.stack.append(value)
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -92,17 +114,35 @@ def read_pickle(raw: bytes) -> Any:
     Raises:
         FlawError: Cut off, malformed, out of bounds, or naming or calling anything that tensors do not need.
     """
-    machine = _Machine(raw)
+    pickled = read_leading(raw)
+    if pickled.end != len(raw):
+        raise FlawError(_NO_END)
+    return pickled.value
+
+
+def read_leading(raw: bytes, refer: Refer | None = None) -> Pickled:
+    """The pickle that some bytes begin with; what comes after it is not looked at.
+
+    Args:
+        raw: the bytes.
+        refer: what the pickle means by something that is kept outside of it; one of PyTorch's storages, described by
+            a tuple, if this is not given.
+
+    Raises:
+        CutOffError: The bytes end before the pickle does.
+        FlawError: As `read_pickle`.
+    """
+    machine = _Machine(raw, refer)
     stack = machine.stack
     for _ in range(MAX_OPS):
         if machine.at >= len(raw):
-            raise FlawError("the pickle is cut off")
+            raise CutOffError(_CUT_OFF)
         code = raw[machine.at]
         machine.at += 1
         if code == 0x2E:  # STOP
-            if len(stack) != 1 or machine.marks or machine.at != len(raw):
-                raise FlawError("the pickle does not end where it should")
-            return stack[0]
+            if len(stack) != 1 or machine.marks:
+                raise FlawError(_NO_END)
+            return Pickled(stack[0], machine.at, machine.storages)
         step = _STEPS.get(code)
         if step is None:
             _refuse(machine, code)
@@ -112,6 +152,8 @@ def read_pickle(raw: bytes) -> Any:
     raise FlawError(f"the pickle has more than {MAX_OPS} operations", limit=MAX_OPS)
 
 
+_CUT_OFF = "the pickle is cut off"
+_NO_END = "the pickle does not end where it should"
 _RUNNERS: Mapping[int, str] = {
     0x69: "INST",
     0x6F: "OBJ",
@@ -201,15 +243,7 @@ def _set_items(machine: _Machine, values: list[Any]) -> None:
     if not isinstance(target, dict) or len(values) % 2:
         raise FlawError("the pickle sets items of something that is no dict, or half an item")
     for key, value in zip(values[::2], values[1::2], strict=True):
-        _set_item(target, key, value)
-
-
-def _set_item(target: dict[Any, Any], key: Any, value: Any) -> None:
-    if type(key) not in _SCALARS:
-        raise FlawError(f"the pickle has a dict with a key that is no text or number but a {_kind(key)}")
-    if key in target:
-        raise FlawError(f"the pickle sets the key {str(key)[:200]!r} twice")
-    target[key] = value
+        set_item(target, key, value)
 
 
 def _pair(machine: _Machine) -> list[Any]:
@@ -242,70 +276,22 @@ def _build(machine: _Machine) -> None:
     state = machine.pop()
     target = machine.top()
     if not isinstance(target, OrderedDict) or not isinstance(state, dict):
-        raise FlawError(f"the pickle sets the state of a {_kind(target)}, which a file of tensors has no use for")
+        raise FlawError(f"the pickle sets the state of a {kind_of(target)}, which a file of tensors has no use for")
 
 
 def _persistent(machine: _Machine) -> None:
-    """A storage, by what PyTorch calls it: `("storage", class, key, device, numel)`."""
-    match machine.pop():
-        case ("storage", Global(kind="storage", dtype=dtype), str(key), str(), numel) if type(numel) is int:
-            known = machine.storages.get(key)
-            if known is None:
-                known = machine.storages[key] = PickledStorage(key, dtype, numel)
-            elif (known.dtype, known.numel) != (dtype, numel):
-                raise FlawError(f"the storage {key[:200]!r} is described in two ways")
-            machine.add(known)
-        case _:
-            raise FlawError("the pickle refers to something that is not one of PyTorch's storages")
+    """What is kept outside of the pickle: a storage as a rule."""
+    token = machine.pop()
+    machine.add(storage_of(machine.storages, token) if machine.refer is None else machine.refer(token))
 
 
 def _reduce(machine: _Machine) -> None:
     args = machine.pop()
     function = machine.pop()
     if not isinstance(function, Global) or not isinstance(args, tuple):
-        raise FlawError(f"the pickle calls a {_kind(function)}, which a file of tensors has no use for")
-    machine.add(_call(function, args))
-
-
-def _call(function: Global, args: tuple[Any, ...]) -> Any:
-    """What the call comes to; each is written out here, none is made."""
-    match function.kind, args:
-        case "dict", ():
-            return OrderedDict()
-        case "tensor", (PickledStorage(dtype=str(dtype)) as storage, offset, shape, strides, *rest) if len(rest) <= 3:
-            return _tensor(storage, offset, shape, strides, dtype, rest[2:])
-        case "tensor_v3", (
-            PickledStorage() as storage, offset, shape, strides, _, _, Global(kind="dtype", dtype=str(dtype)), *rest
-        ) if len(rest) <= 1:  # fmt: skip
-            return _tensor(storage, offset, shape, strides, dtype, rest)
-        case "parameter", (PickledTensor() as tensor, *_):
-            return tensor
-        case "typed", (Global(kind="tensor" | "tensor_v3") as inner, Global(kind="class"), tuple() as given, *_):
-            return _call(inner, given)
-        case "size", (tuple() as shape,):
-            return shape
-        case "device", (str() as device, *_):
-            return device
-    raise FlawError(f"the pickle calls '{function.name}' with arguments that PyTorch never gives it", key=function.name)
-
-
-def _tensor(storage: PickledStorage, offset: Any, shape: Any, strides: Any, dtype: str, rest: list[Any]) -> Any:
-    for values in ((offset,), shape, strides):
-        if type(values) is tuple and len(values) > MAX_DIMS:
-            raise FlawError(f"the pickle describes a tensor of more than {MAX_DIMS} dimensions", limit=MAX_DIMS)
-        if type(values) is not tuple or not all(type(value) is int for value in values):
-            raise FlawError("the pickle describes a tensor with something else than whole numbers")
-    marks = rest[0] if rest else None
-    is_lazy = isinstance(marks, dict) and bool(marks)
-    return PickledTensor(storage, offset, shape, strides, dtype, is_lazy)
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Global):
-        return value.name
-    return {PickledTensor: "tensor", PickledStorage: "storage", OrderedDict: "dict"}.get(
-        type(value), type(value).__name__
-    )
+        raise FlawError(f"the pickle calls a {kind_of(function)}, which a file of tensors has no use for")
+    machine.count(sum(len(arg) for arg in args if type(arg) is list))  # a dict of as many items
+    machine.add(call(function, args))
 
 
 _STEPS: Mapping[int, Callable[[_Machine], Any]] = {
@@ -325,6 +311,8 @@ _STEPS: Mapping[int, Callable[[_Machine], Any]] = {
     0x47: lambda m: m.add(struct.unpack(">d", m.take(8))[0]),
     0x8C: _text(1),
     0x58: _text(4),
+    0x55: _text(1),  # of Python 2
+    0x54: _text(4),
     0x8D: _text(8),
     0x5D: lambda m: m.add([]),
     0x7D: lambda m: m.add({}),

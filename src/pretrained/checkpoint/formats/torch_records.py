@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..files import read_up_to
-from .torch_globals import FlawError
+from .flaws import FlawError
 
 __all__ = ["Record", "check_crc", "find_root", "read_records", "read_whole"]
 

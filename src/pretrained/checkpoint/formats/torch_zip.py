@@ -1,4 +1,7 @@
-"""PyTorch's zip files (torch.save since version 1.6), read without PyTorch and without running what they hold."""
+"""PyTorch's files, read without PyTorch and without running what they hold.
+
+There are three kinds: zip archives (torch.save since version 1.6), streams (before that) and tar archives (the first).
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,17 @@ from ..._types import PathLike
 from ...errors import (
     CheckpointChangedError,
     PretrainedError,
-    ResourceLimitError,
     TensorError,
-    UntrustedPathError,
     WeightsFormatError,
 )
 from ..files import HEAD, fill, open_regular, place, read_up_to, recognise, stamp_of
 from ..tensors import BITS, Entry, FileStamp, count_elements
-from .torch_globals import FlawError, PickledTensor
+from .flaws import FlawError, located
+from .torch_globals import PickledTensor
+from .torch_legacy import Parts, begins_stream, read_stream
 from .torch_pickle import read_pickle
 from .torch_records import Record, check_crc, find_root, read_records, read_whole
+from .torch_tar import read_tar
 
 __all__ = ["MAX_PICKLE", "TorchFile", "read_torch"]
 
@@ -47,7 +51,7 @@ class _View:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TorchFile:
-    """An opened PyTorch file: everything its pickle says of tensors, checked against the archive.
+    """An opened PyTorch file: everything its pickle says of tensors, checked against the bytes there are.
 
     Attributes:
         path: The file.
@@ -68,7 +72,7 @@ class TorchFile:
     def read(self, entry: Entry) -> Any:
         """The tensor as a contiguous numpy array of its own memory.
 
-        The checksum of a record is compared the first time that one of its tensors is read.
+        The checksum of a record, where there is one, is compared the first time that one of its tensors is read.
 
         Raises:
             CheckpointChangedError: The file is not the one that was opened.
@@ -146,7 +150,7 @@ def _numpy_dtype(name: str) -> Any:
 
 
 def read_torch(path: PathLike) -> TorchFile:
-    """Everything a PyTorch zip file says of its tensors; no data is read and nothing is run.
+    """Everything a PyTorch file says of its tensors; no data is read and nothing is run.
 
     The file may hold the tensors by name, or a dict with one such mapping among its values ("state_dict", "model").
 
@@ -169,7 +173,7 @@ def read_torch(path: PathLike) -> TorchFile:
             raise CheckpointChangedError(f"{place(file)}: {reason}", path=file, reason=reason)
         return opened
     except FlawError as flaw:
-        raise _located(flaw, file) from None
+        raise located(flaw, file) from None
     except OSError as cause:
         if isinstance(cause, PretrainedError):
             raise
@@ -180,8 +184,36 @@ def read_torch(path: PathLike) -> TorchFile:
 
 
 def _open(fd: int, file: Path, stamp: FileStamp) -> TorchFile:
-    _check_kind(read_up_to(fd, HEAD), stamp.size)
-    records = read_records(fd, stamp.size)
+    is_checked = False
+    match _kind_of(read_up_to(fd, HEAD), stamp.size):
+        case "tar":
+            parts = read_tar(fd, stamp.size)
+        case "stream":
+            parts = read_stream(fd, stamp.size)
+        case _:
+            parts, is_checked = _read_zip(fd, stamp.size)
+    tensors, skipped = _choose_tensors(parts.value)
+    entries: dict[str, Entry] = {}
+    views: dict[str, _View] = {}
+    for name, tensor in tensors.items():
+        if _ODD.search(name):
+            raise FlawError("its name has a control character or half of a pair", tensor=name)
+        record = parts.records.get(tensor.storage.key)
+        if record is None and parts.flaw is not None:
+            raise FlawError(parts.flaw.reason, tensor=name, key=parts.flaw.key, offset=parts.flaw.offset)
+        view = views[name] = _place_tensor(name, tensor, record)
+        nbytes = count_elements(tensor.shape) * BITS[tensor.dtype] // 8
+        offset = view.start if view.is_contiguous else -1
+        entries[name] = Entry(name, tensor.dtype, tensor.shape, file, offset, nbytes)
+    if parts.flaw is not None:
+        raise parts.flaw
+    unchecked = {view.record.name for view in views.values()} if is_checked else set()
+    return TorchFile(file, entries, {"format": "pt"}, stamp, skipped, views, unchecked)
+
+
+def _read_zip(fd: int, size: int) -> tuple[Parts, bool]:
+    """What a zip archive holds, and whether its records have checksums."""
+    records = read_records(fd, size)
     root = find_root(records)
     pickled = records[f"{root}/data.pkl"]
     # PyTorch can be told to write no checksums, and has zeros for all of them then.
@@ -191,31 +223,22 @@ def _open(fd: int, file: Path, stamp: FileStamp) -> TorchFile:
         known = "big-endian" if told == b"big" else f"in an unknown byte order ({told!r})"
         raise FlawError(f"its numbers are {known}; load it with PyTorch and save it again", key="byteorder")
     value = read_pickle(read_whole(fd, pickled, MAX_PICKLE, is_checked=is_checked))
-    tensors, skipped = _choose_tensors(value)
-    entries: dict[str, Entry] = {}
-    views: dict[str, _View] = {}
-    for name, tensor in tensors.items():
-        if _ODD.search(name):
-            raise FlawError("its name has a control character or half of a pair", tensor=name)
-        view = views[name] = _place_tensor(name, tensor, records.get(f"{root}/data/{tensor.storage.key}"))
-        nbytes = count_elements(tensor.shape) * BITS[tensor.dtype] // 8
-        offset = view.start if view.is_contiguous else -1
-        entries[name] = Entry(name, tensor.dtype, tensor.shape, file, offset, nbytes)
-    unchecked = {view.record.name for view in views.values()} if is_checked else set()
-    return TorchFile(file, entries, {"format": "pt"}, stamp, skipped, views, unchecked)
+    folder = f"{root}/data/"
+    stored = {name[len(folder) :]: record for name, record in records.items() if name.startswith(folder)}
+    return Parts(value, stored), is_checked
 
 
-def _check_kind(head: bytes, size: int) -> None:
+def _kind_of(head: bytes, size: int) -> str:
     if head.startswith(b"PK\x03\x04"):
-        return
+        return "zip"
+    if begins_stream(head):
+        return "stream"
     kind = recognise(head)
+    if kind == "a TAR archive":
+        return "tar"
     if kind is None:
-        raise FlawError(f"is no PyTorch file: its {size} bytes do not begin as a zip archive does", offset=0)
-    if kind in ("a PyTorch file of the legacy format (a pickle)", "a TAR archive"):
-        before = "0.1.10, a TAR archive" if kind == "a TAR archive" else "1.6, a plain pickle"
-        reason = f"looks like a PyTorch file of the legacy format from before version {before}"
-        raise FlawError(f"{reason}; load it with PyTorch and save it again", offset=0)
-    raise FlawError(f"is no PyTorch zip archive: it {'is' if kind == 'empty' else 'looks like'} {kind}", offset=0)
+        raise FlawError(f"is no PyTorch file: its {size} bytes do not begin as one does", offset=0)
+    raise FlawError(f"is no PyTorch file: it {'is' if kind == 'empty' else 'looks like'} {kind}", offset=0)
 
 
 def _choose_tensors(value: object) -> tuple[dict[str, PickledTensor], tuple[str, ...]]:
@@ -254,11 +277,14 @@ def _place_tensor(name: str, tensor: PickledTensor, record: Record | None) -> _V
     """Where the elements of a tensor are, once it is certain that they all lie in its record."""
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
     if record is None:
-        raise FlawError(f"its storage {storage.key[:200]!r} is not in the archive", tensor=name, key=storage.key[:200])
+        raise FlawError(f"its storage {storage.key[:200]!r} is not in the file", tensor=name, key=storage.key[:200])
     unit = BITS[storage.dtype or "uint8"] // 8
     if storage.numel < 0 or storage.numel * unit != record.size:
         told = f"{storage.numel} elements of {unit} bytes"
         raise FlawError(f"its storage should have {told}, and the record has {record.size} bytes", tensor=name)
+    first, numel = storage.part or (0, storage.numel)
+    if first < 0 or numel < 0 or first + numel > storage.numel:
+        raise FlawError(f"its part of the storage, {numel} elements from {first} on, is not in it", tensor=name)
     if tensor.is_lazy:
         reason = "is conjugated or negated by a flag; save it resolved (torch.resolve_conj, torch.resolve_neg)"
         raise FlawError(reason, tensor=name)
@@ -272,7 +298,7 @@ def _place_tensor(name: str, tensor: PickledTensor, record: Record | None) -> _V
     count = count_elements(shape)
     if count == 0:
         return _View(record, record.start, 0, (), True)
-    capacity = record.size // itemsize
+    capacity = numel * unit // itemsize
     last = tensor.offset + sum((dim - 1) * stride for dim, stride in zip(shape, strides, strict=True))
     if last >= capacity:
         raise FlawError(f"reaches to element {last} of a storage of {capacity}", tensor=name)
@@ -281,7 +307,7 @@ def _place_tensor(name: str, tensor: PickledTensor, record: Record | None) -> _V
         raise FlawError(reason, tensor=name)
     # An axis of one element has any stride, also one that fits into no integer of numpy's.
     steps = tuple(stride * itemsize if dim > 1 else 0 for dim, stride in zip(shape, strides, strict=True))
-    start = record.start + tensor.offset * itemsize
+    start = record.start + first * unit + tensor.offset * itemsize
     return _View(record, start, (last - tensor.offset + 1) * itemsize, steps, _is_contiguous(shape, strides))
 
 
@@ -293,26 +319,3 @@ def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
             return False
         expected *= dim
     return True
-
-
-def _located(flaw: FlawError, file: Path) -> PretrainedError:
-    """The error to raise for a complaint about a file."""
-    kind: type[PretrainedError] = WeightsFormatError
-    where = place(file)
-    if flaw.limit is not None:
-        return ResourceLimitError(
-            f"{where}: {flaw.reason}", path=file, tensor=flaw.tensor, reason=flaw.reason, limit=flaw.limit
-        )
-    if flaw.is_path:
-        kind = UntrustedPathError
-    elif flaw.tensor is not None:
-        kind = TensorError
-        where += f": tensor {flaw.tensor[:200]!r}"
-    return kind(
-        f"{where}: {flaw.reason}",
-        path=file,
-        tensor=flaw.tensor,
-        key=flaw.key,
-        reason=flaw.reason,
-        offset=flaw.offset,
-    )
