@@ -16,7 +16,7 @@ from .commit import recover
 from .dialects import translate
 from .files import safe_join
 from .formats import FORMATS, format_of
-from .index import ShardIndex, check_shards, read_index
+from .index import ShardIndex, check_shards, read_index, without_model_names
 from .rules import Op
 from .tensors import Container, Entry
 
@@ -190,6 +190,14 @@ def open_containers(path: Path, name: str | None = None, sibling: Sibling | None
         from .formats.torch_zip import read_torch
 
         return [read_torch(path)]
+    if kind == "hdf5":
+        from .formats.hdf5 import read_hdf5
+
+        return [read_hdf5(path)]
+    if kind == "tf_bundle":
+        from .formats.tf_bundle import read_bundle
+
+        return list(read_bundle(path, name, sibling))
     from .formats.safetensors import read_header
 
     return [read_header(path)]
@@ -238,6 +246,8 @@ def _aliases(containers: Iterable[Container], entries: Mapping[str, Entry]) -> d
 
 def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
     index = read_index(_path(snapshot, name))
+    if all(format_of(shard) == "hdf5" for shard in index.shards):
+        index = without_model_names(index)
     names = set(snapshot.names())
     if lost := [shard for shard in index.shards if shard not in names and not _is_below(snapshot, shard)]:
         tensor = next(key for key, shard in index.weight_map.items() if shard == lost[0])
