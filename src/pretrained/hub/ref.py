@@ -21,6 +21,8 @@ _LOCAL_START = ("/", "./", "../", "~", ".\\", "..\\")
 def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
     """The snapshot that `ref` means: a folder, one file of a folder, or a hub repository at one commit.
 
+    A TensorFlow checkpoint is one file too, and may be called as TensorFlow calls it, without the .index of its index.
+
     A string that looks like a path is never tried as a repository name. Where a folder and a repository share a
     name, the folder wins.
 
@@ -49,6 +51,8 @@ def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
         if source.subfolder:
             raise InvalidOptionError(f"subfolder {source.subfolder!r:.200} of {text}, which is a file", key="subfolder")
         return FolderSnapshot(path.parent, text, only=path.name)
+    if os.path.isfile(f"{path}.index") and not source.subfolder:  # what TensorFlow calls a checkpoint is no file
+        return FolderSnapshot(path.parent, text, only=f"{path.name}.index")
     if is_local(ref):
         raise SourceError(f"no file or folder {text}{_nearby(path)}", path=text)
     if not _REPO_ID.fullmatch(text) or ".." in text or "--" in text:

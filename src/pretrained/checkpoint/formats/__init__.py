@@ -31,7 +31,7 @@ FORMATS: Mapping[str, Format] = {
         "PyTorch .bin", "pytorch_model.bin", "pytorch_model.bin.index.json", (".bin", ".pt", ".pth", ".tar")
     ),
     "hdf5": Format("Keras HDF5", "tf_model.h5", "tf_model.h5.index.json", (".h5", ".hdf5")),
-    "tf_bundle": Format("TensorFlow checkpoint", "model.ckpt.index", None, (".ckpt.index",)),
+    "tf_bundle": Format("TensorFlow checkpoint", "model.ckpt.index", None, (".ckpt.index", ".index")),
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._types import PathLike
-from ...errors import CheckpointChangedError, PretrainedError, TensorError, WeightsFormatError
+from ...errors import CheckpointChangedError, PretrainedError, TensorError
 from ..files import HEAD, place, read_up_to, recognise
 from ..tensors import Entry, FileStamp
 from ..windows import numpy_dtype, read_bytes

@@ -318,8 +318,13 @@ class _Dissector:
         h5t = self.h5py.h5t
         kind = self.node.get_type()
         classes = {
-            **{h5t.COMPOUND: "compound", h5t.VLEN: "of variable length", h5t.REFERENCE: "a reference"},
-            **{h5t.STRING: "text", h5t.OPAQUE: "opaque", h5t.ARRAY: "an array", h5t.BITFIELD: "a bit field"},
+            h5t.COMPOUND: "compound",
+            h5t.VLEN: "of variable length",
+            h5t.REFERENCE: "references",
+            h5t.STRING: "text",
+            h5t.OPAQUE: "opaque",
+            h5t.ARRAY: "arrays",
+            h5t.BITFIELD: "bit fields",
         }
         if (wrong := classes.get(kind.get_class())) is not None:
             raise self._flaw(f"its elements are {wrong}, not numbers")
