@@ -20,14 +20,25 @@ from .index import ShardIndex, check_shards, read_index, without_model_names
 from .rules import Op
 from .tensors import Container, Entry
 
-__all__ = ["Weights", "find_checkpoint", "is_weight_file", "open_containers", "settle", "single_name", "variant_name"]
+__all__ = [
+    "Weights",
+    "find_checkpoint",
+    "has_usual_name",
+    "is_weight_file",
+    "open_containers",
+    "settle",
+    "single_name",
+    "variant_name",
+]
 
 logger = logging.getLogger(__name__)
 
 _VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 _NUMBERS = r"-\d{5}-of-\d{5}"
 _STEMS = [form.single.rpartition(".")[::2] for form in FORMATS.values()]
-_OUR_SINGLE = re.compile("|".join(rf"{stem}(?:\.([^/]+?))?(?:{_NUMBERS})?\.{suffix}" for stem, suffix in _STEMS))
+_OUR_SINGLE = re.compile(
+    "|".join(rf"{re.escape(stem)}(?:\.([^/]+?))?(?:{_NUMBERS})?\.{suffix}" for stem, suffix in _STEMS)
+)
 _OUR_INDEX = re.compile(
     "|".join(rf"{re.escape(form.index[:-5])}(?:\.([^/]+))?\.json" for form in FORMATS.values() if form.index)
 )
@@ -116,6 +127,12 @@ def is_weight_file(name: str, variant: str | None = None, form: str = "safetenso
     if form == "torch":  # safetensors come first in a load, so those of an earlier save go as well
         ours += rf"|pytorch_model{tag}(?:{_NUMBERS})?\.bin|pytorch_model\.bin\.index{tag}\.json"
     return bool(re.fullmatch(ours, name))
+
+
+def has_usual_name(name: str, variant: str | None = None) -> bool:
+    """Whether a checkpoint of this variant, of whatever format, has its file or index under this name."""
+    is_ours = _OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name)
+    return is_ours is not None and _variant_of(name) == variant
 
 
 def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:

@@ -51,7 +51,7 @@ def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
         if source.subfolder:
             raise InvalidOptionError(f"subfolder {source.subfolder!r:.200} of {text}, which is a file", key="subfolder")
         return FolderSnapshot(path.parent, text, only=path.name)
-    if os.path.isfile(f"{path}.index") and not source.subfolder:  # what TensorFlow calls a checkpoint is no file
+    if _is_prefix(path, ref) and not source.subfolder:
         return FolderSnapshot(path.parent, text, only=f"{path.name}.index")
     if is_local(ref):
         raise SourceError(f"no file or folder {text}{_nearby(path)}", path=text)
@@ -68,6 +68,11 @@ def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
 def is_local(ref: PathLike) -> bool:
     """Whether `ref` can only mean a place on this machine."""
     return not isinstance(ref, str) or ref.startswith(_LOCAL_START) or ref in (".", "..") or os.path.isabs(ref)
+
+
+def _is_prefix(path: Path, ref: PathLike) -> bool:
+    """Whether this is what TensorFlow calls a checkpoint: the part that the names of its files have in common."""
+    return (".ckpt" in path.name or is_local(ref)) and os.path.isfile(f"{path}.index")
 
 
 def _enter(path: Path, subfolder: str) -> Path:
