@@ -136,7 +136,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
 
     @staticmethod
     def load_tf_weights(model: nn.Module, config: PretrainedConfig, path: PathLike) -> nn.Module:
-        """The model, filled from TensorFlow's weights at `path`: `folder/model.ckpt`, with or without .index, or .h5."""
+        """The model, filled from TensorFlow's weights at `path`: `folder/model.ckpt`, its .index, or an .h5 file."""
         return tf_weights.load_tf_weights(model, config, path)
 
     @classmethod

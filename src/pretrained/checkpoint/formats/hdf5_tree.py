@@ -182,13 +182,15 @@ class _Tree:
         """The names in a group, all of which are plain links to what is in the file."""
         names: list[bytes] = []
 
-        def add(name: bytes) -> None:
-            self.num_objects += 1
-            if self.num_objects > MAX_OBJECTS:
-                raise FlawError(f"more than {MAX_OBJECTS} objects", limit=MAX_OBJECTS)
+        def add(name: bytes) -> bool | None:
             names.append(name)
+            # An exception would not get out of the library here; anything but None makes it stop.
+            return True if self.num_objects + len(names) > MAX_OBJECTS else None
 
         group.links.iterate(add)
+        self.num_objects += len(names)
+        if self.num_objects > MAX_OBJECTS:
+            raise FlawError(f"more than {MAX_OBJECTS} objects", limit=MAX_OBJECTS)
         if len(set(names)) != len(names):
             raise FlawError(f"the group {_path(parts)!r} has two objects of one name", key=_path(parts))
         return [self._checked(group, name, parts) for name in names]
