@@ -291,6 +291,26 @@ def test_a_link_of_a_data_file_must_stay_in_the_folder(tmp_path: Path) -> None:
         read_bundle(index)
 
 
+def test_which_format_is_read_first(tmp_path: Path) -> None:
+    for name in ("model.ckpt.index", data_file_name("model.ckpt", 0, 1)):
+        (tmp_path / name).write_bytes((BERT / name).read_bytes())
+    snapshot = resolve(tmp_path, SourceOptions())
+    (path,) = find_checkpoint(snapshot, WeightOptions()).containers
+    assert path.name == "model.ckpt.data-00000-of-00001"
+    (tmp_path / "tf_model.h5").write_bytes((BERT.parent / "tf-h5/tf_model.h5").read_bytes())
+    (path,) = find_checkpoint(snapshot, WeightOptions(use_safetensors=False)).containers
+    assert path.name == "tf_model.h5"
+    (tmp_path / "model.safetensors").write_bytes((BERT.parent / "torch-safetensors/model.safetensors").read_bytes())
+    (path,) = find_checkpoint(snapshot, WeightOptions()).containers
+    assert path.name == "model.safetensors"
+    (path,) = find_checkpoint(snapshot, WeightOptions(prefer="tf")).containers
+    assert path.name == "tf_model.h5"
+    with pytest.raises(SourceError, match=r"there is variables\.index, which is another format or name"):
+        (tmp_path / "bare").mkdir()
+        (tmp_path / "bare/variables.index").write_bytes(b"")
+        opened(tmp_path / "bare")
+
+
 def test_what_is_no_tensor_is_passed_over(tmp_path: Path) -> None:
     raw = [(b"words", entry(STRING, [2], 0, 0, 9, 0)), (b"table", entry(20, [], 0, 0, 0, 0))]
     (file,) = read_bundle(saved(tmp_path, {"w": W, "w/adam_m": W, "global_step": np.int64(7)}, raw=raw))

@@ -145,6 +145,29 @@ def test_a_list_is_followed_where_nothing_can_be_opened(tmp_path: Path, run_json
     assert (code, rows(document)["weights.h5"]["content"]) == (0, ["SHA256SUMS"])
 
 
+@pytest.mark.parametrize(
+    ("folder", "checked"), [("tf-h5", 0), ("tf-h5-sharded", 0), ("tf1-ckpt", 1), ("torch-bin-sharded", 0)]
+)
+def test_other_formats(folder: str, checked: int, reference: Path, run_json: Any) -> None:
+    code, document = run_json("verify", reference / "bert" / folder)
+    assert code == 0
+    weights = [row for name, row in rows(document).items() if name not in ("config.json", "(the checkpoint)")]
+    assert len(weights) == len(list((reference / "bert" / folder).iterdir())) - 1
+    assert [row["content"] for row in weights if row["content"]] == [["its index"]] * checked
+
+
+def test_checksums_of_tensors(copy: Any, run_json: Any) -> None:
+    folder = copy("bert/tf1-ckpt")
+    name = "model.ckpt.data-00000-of-00001"
+    content = bytearray((folder / name).read_bytes())
+    content[5000] ^= 1
+    (folder / name).write_bytes(content)
+    code, document = run_json("verify", folder)
+    assert code == 1
+    (bad,) = rows(document)[name]["bad"]
+    assert "its bytes do not have the recorded checksum (crc32c)" in bad
+
+
 def test_nan_and_infinity_are_found_only_in_data(copy: Any, run: Any) -> None:
     folder = copy("bert/torch-safetensors")
     arrays = load_file(folder / "model.safetensors")

@@ -47,7 +47,7 @@ _OUR_INDEX = re.compile(
 _PREFERRED = {"tf": ("hdf5", "tf_bundle"), "flax": ("msgpack",)}
 
 # Weight files under other names, for the message when none has a usual one.
-_FOREIGN = re.compile(r"adapter_model.*\.bin|.*\.index\.json|.*\.(ckpt\.index|gguf|safetensors|pt|pth|h5|msgpack)")
+_FOREIGN = re.compile(r"adapter_model.*\.bin|.*\.index\.json|.*\.(index|gguf|safetensors|pt|pth|h5|msgpack)")
 
 
 Sibling = Callable[[str], Path]
