@@ -76,6 +76,8 @@ DENSE, CONV_1D, CONV_2D = (Permute((1, 0)),), (Permute((2, 1, 0)),), (Permute((3
         ("tf", "w/conv_layers.0/conv/kernel:0", (10, 1, 4), "w.conv_layers.0.conv.weight", CONV_1D),
         ("tf", "w/conv/weight_g:0", (16, 1, 1), "w.conv.weight_g", CONV_1D),
         ("tf", "w/bn/moving_mean:0", (4,), "w.bn.running_mean", ()),
+        ("tf", "shared/embeddings:0@encoder", (9, 4), "shared.weight", ()),
+        ("tf", "bert/encoder/layer_._0/output/dense/kernel", (3, 4), "bert.encoder.layer.0.output.dense.weight", DENSE),
         ("flax", "bert/encoder/layer/0/output/dense/kernel", (3, 4), "bert.encoder.layer.0.output.dense.weight", DENSE),
         ("flax", "bert.embeddings.word_embeddings.embedding", (9, 4), "bert.embeddings.word_embeddings.weight", ()),
         ("flax", "params/bn/scale", (4,), "bn.weight", ()),

@@ -109,11 +109,11 @@ def test_a_variant_stays_a_word(variant: str, tmp_path: Path) -> None:
     [
         ([], ANY, "looked for model.safetensors or model.safetensors.index.json or pytorch_model.bin or"),
         (["README.md", "x.txt"], ANY, "there is README.md, x.txt"),
-        (["tf_model.h5", "config.json"], ANY, "there is tf_model.h5, which is another format or name"),
+        (["weights.h5", "config.json"], ANY, "there is weights.h5, which is another format or name"),
         (
-            ["tf_model.h5", "flax.msgpack"],
+            ["weights.h5", "weights.msgpack"],
             ANY,
-            "there is flax.msgpack, tf_model.h5, which is another format",
+            "there is weights.h5, weights.msgpack, which is another format",
         ),
         (["model-x.gguf"], ANY, "there is model-x.gguf, which is another format or name"),
         (
@@ -331,7 +331,7 @@ def test_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
     remote: Any = Remote({SINGLE: tmp_path / "blob", "pytorch_model.bin": tmp_path / "bin"})
     assert list(find_checkpoint(remote, ANY).entries) == ["a"]
     assert remote.fetched == [SINGLE]
-    empty: Any = Remote({"tf_model.h5": tmp_path / "bin"})
+    empty: Any = Remote({"weights.h5": tmp_path / "bin"})
     with pytest.raises(SourceError, match="no weights in org/name"):
         find_checkpoint(empty, ANY)
     assert empty.fetched == []

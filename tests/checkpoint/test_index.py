@@ -53,6 +53,7 @@ def mapping(shard: Any, *more: Any) -> str:
         ("model.safetensors.index.fp16.json", "model.fp16-00001-of-00002.safetensors"),
         ("pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"),
         ("tf_model.h5.index.json", "tf_model-00001-of-00002.h5"),
+        ("my index.json", "tf_model.hdf5"),
         ("flax_model.msgpack.index.json", "sub/flax_model-00001-of-00002.msgpack"),
         ("my index.json", "moi🤗.pt"),
     ],

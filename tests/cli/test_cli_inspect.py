@@ -125,8 +125,8 @@ def test_a_damaged_config_does_not_hide_the_tensors(copy: Any, run: Any, run_jso
         ("model.safetensors", b"PK\x03\x04" + b"archive/data.pkl" * 9, "looks like a PyTorch zip archive"),
         ("model.safetensors", b"", "it is empty"),
         ("model.safetensors", (1 << 40).to_bytes(8, "little") + b"{}", "cut off, or no safetensors file"),
-        ("tf_model.h5", b"x", "tf_model.h5, which is another format"),
         ("pytorch_model.bin", b"x", "is no PyTorch file"),
+        ("weights.h5", b"x", "weights.h5, which is another format"),
         ("README.md", b"x", "there is README.md"),
     ],
 )

@@ -129,20 +129,43 @@ def test_what_is_odd_is_a_note(copy: Any, run_json: Any) -> None:
 
 def test_nothing_to_verify_is_unreadable(tmp_path: Path, run: Any, reference: Path) -> None:
     assert run("verify", tmp_path / "nowhere").exit_code == 2
-    (tmp_path / "tf_model.h5").write_bytes(b"x")
+    (tmp_path / "weights.h5").write_bytes(b"x")
     result = run("verify", tmp_path)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "tf_model.h5, which is another format" in result.stderr
+    assert "weights.h5, which is another format" in result.stderr
     result = run("verify", reference / "bert/torch-safetensors", "--variant", "fp16")
     assert result.exit_code == 2
     assert "model.fp16.safetensors" in result.stderr
 
 
 def test_a_list_is_followed_where_nothing_can_be_opened(tmp_path: Path, run_json: Any) -> None:
-    (tmp_path / "tf_model.h5").write_bytes(b"x")
-    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(b'x').hexdigest()}  tf_model.h5\n")
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(b'x').hexdigest()}  weights.h5\n")
     code, document = run_json("verify", tmp_path)
-    assert (code, rows(document)["tf_model.h5"]["content"]) == (0, ["SHA256SUMS"])
+    assert (code, rows(document)["weights.h5"]["content"]) == (0, ["SHA256SUMS"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "checked"), [("tf-h5", 0), ("tf-h5-sharded", 0), ("tf1-ckpt", 1), ("torch-bin-sharded", 0)]
+)
+def test_other_formats(folder: str, checked: int, reference: Path, run_json: Any) -> None:
+    code, document = run_json("verify", reference / "bert" / folder)
+    assert code == 0
+    weights = [row for name, row in rows(document).items() if name not in ("config.json", "(the checkpoint)")]
+    assert len(weights) == len(list((reference / "bert" / folder).iterdir())) - 1
+    assert [row["content"] for row in weights if row["content"]] == [["its index"]] * checked
+
+
+def test_checksums_of_tensors(copy: Any, run_json: Any) -> None:
+    folder = copy("bert/tf1-ckpt")
+    name = "model.ckpt.data-00000-of-00001"
+    content = bytearray((folder / name).read_bytes())
+    content[5000] ^= 1
+    (folder / name).write_bytes(content)
+    code, document = run_json("verify", folder)
+    assert code == 1
+    (bad,) = rows(document)[name]["bad"]
+    assert "its bytes do not have the recorded checksum (crc32c)" in bad
 
 
 def test_nan_and_infinity_are_found_only_in_data(copy: Any, run: Any) -> None:

@@ -64,6 +64,25 @@ def test_a_file(folder: Path) -> None:
     assert (snapshot.folder, snapshot.only, snapshot.name) == (folder, "config.json", str(folder / "config.json"))
 
 
+def test_what_tensorflow_calls_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: list[str]) -> None:
+    """`folder/model.ckpt` is no file; its index is."""
+    for name in ("model.ckpt.index", "variables.index", "gpt2.index"):
+        (tmp_path / name).write_text("")
+    for ref in (tmp_path / "model.ckpt", f"{tmp_path}/variables"):
+        found = resolve(ref, HERE)
+        assert isinstance(found, FolderSnapshot)
+        assert (found.root, found.only) == (tmp_path, f"{Path(ref).name}.index")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("model.ckpt", HERE).folder == Path()
+    assert no_hub == []
+    resolve("gpt2", HERE)
+    assert no_hub == ["gpt2"], "a name of the hub stays one"
+    with pytest.raises(
+        SourceError, match=r"no file or folder .*other\.ckpt; .* holds: gpt2\.index, model\.ckpt\.index"
+    ):
+        resolve(tmp_path / "other.ckpt", HERE)
+
+
 def test_subfolders(folder: Path) -> None:
     assert resolve(folder, SourceOptions(subfolder="inner")).folder == folder / "inner"
     assert resolve(folder, SourceOptions(subfolder="inner/deep")).names() == ["x"]

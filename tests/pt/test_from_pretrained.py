@@ -135,8 +135,8 @@ class TestSources:
         shutil.copy(reference / "bert" / "torch-safetensors" / "config.json", tmp_path)
         with pytest.raises(SourceError, match=r"looked for model\.safetensors or model\.safetensors\.index\.json"):
             AutoModel.from_pretrained(tmp_path)
-        (tmp_path / "tf_model.h5").write_bytes(b"x")
-        with pytest.raises(SourceError, match=r"tf_model\.h5, which is another format"):
+        (tmp_path / "weights.h5").write_bytes(b"x")
+        with pytest.raises(SourceError, match=r"weights\.h5, which is another format"):
             AutoModel.from_pretrained(tmp_path)
 
     def test_a_variant_that_is_not_there(self, reference):

@@ -70,8 +70,11 @@ _TF_LEAVES = {
 
 
 def from_tf(name: str, shape: Shape, metadata: Mapping[str, str]) -> Place:
-    """A Keras variable: `bert/encoder/layer_._0/output/dense/kernel:0`, without the name of the model."""
-    path = re.sub(r":\d+$", "", name)
+    """A Keras variable: `bert/encoder/layer_._0/output/dense/kernel:0`, without the name of the model.
+
+    What follows an @ is the layer under which the variable lies a second time.
+    """
+    path = re.sub(r":\d+$", "", name.partition("@")[0])
     # Two ways to write what a Keras name cannot say: a_._0 is element 0 of the list a, x___cls is another cls.
     path = re.sub(r"(?:^|(?<=/))[^/]*?___", "", path).replace("_._", "/")
     *parents, leaf = re.split("/+", path.strip("/"))

@@ -18,18 +18,29 @@ from .commit import recover
 from .dialects import translate
 from .files import safe_join
 from .formats import FORMATS, format_of
-from .index import ShardIndex, check_shards, read_index
+from .index import ShardIndex, check_shards, read_index, without_model_names
 from .rules import Op
 from .tensors import Container, Entry
 
-__all__ = ["Weights", "find_checkpoint", "is_weight_file", "open_containers", "settle", "single_name", "variant_name"]
+__all__ = [
+    "Weights",
+    "find_checkpoint",
+    "has_usual_name",
+    "is_weight_file",
+    "open_containers",
+    "settle",
+    "single_name",
+    "variant_name",
+]
 
 logger = logging.getLogger(__name__)
 
 _VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 _NUMBERS = r"-\d{5}-of-\d{5}"
 _STEMS = [form.single.rpartition(".")[::2] for form in FORMATS.values()]
-_OUR_SINGLE = re.compile("|".join(rf"{stem}(?:\.([^/]+?))?(?:{_NUMBERS})?\.{suffix}" for stem, suffix in _STEMS))
+_OUR_SINGLE = re.compile(
+    "|".join(rf"{re.escape(stem)}(?:\.([^/]+?))?(?:{_NUMBERS})?\.{suffix}" for stem, suffix in _STEMS)
+)
 _OUR_INDEX = re.compile(
     "|".join(rf"{re.escape(form.index[:-5])}(?:\.([^/]+))?\.json" for form in FORMATS.values() if form.index)
 )
@@ -38,8 +49,9 @@ _OUR_INDEX = re.compile(
 _PREFERRED = {"tf": ("hdf5", "tf_bundle"), "flax": ("msgpack",)}
 
 # Weight files under other names, for the message when none has a usual one.
-_FOREIGN = re.compile(r"adapter_model.*\.bin|.*\.index\.json|.*\.(ckpt\.index|gguf|safetensors|pt|pth|h5|msgpack)")
 _MAX_LISTED = 1000  # names of a folder that are looked at for a message
+_FOREIGN = re.compile(r"adapter_model.*\.bin|.*\.index\.json|.*\.(index|gguf|safetensors|pt|pth|h5|msgpack)")
+
 
 Sibling = Callable[[str], Path]
 
@@ -120,6 +132,12 @@ def is_weight_file(name: str, variant: str | None = None, form: str = "safetenso
     return bool(re.fullmatch(ours, name))
 
 
+def has_usual_name(name: str, variant: str | None = None) -> bool:
+    """Whether a checkpoint of this variant, of whatever format, has its file or index under this name."""
+    is_ours = _OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name)
+    return is_ours is not None and _variant_of(name) == variant
+
+
 def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
     """Opens the headers of the snapshot's weights.
 
@@ -196,6 +214,14 @@ def open_containers(path: Path, name: str | None = None, sibling: Sibling | None
         from .formats.msgpack import read_msgpack
 
         return [read_msgpack(path)]
+    if kind == "hdf5":
+        from .formats.hdf5 import read_hdf5
+
+        return [read_hdf5(path)]
+    if kind == "tf_bundle":
+        from .formats.tf_bundle import read_bundle
+
+        return list(read_bundle(path, name, sibling))
     from .formats.safetensors import read_header
 
     return [read_header(path)]
@@ -244,6 +270,8 @@ def _aliases(containers: Iterable[Container], entries: Mapping[str, Entry]) -> d
 
 def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
     index = read_index(_path(snapshot, name))
+    if all(format_of(shard) == "hdf5" for shard in index.shards):
+        index = without_model_names(index)
     names = set(snapshot.names())
     if lost := [shard for shard in index.shards if shard not in names and not _is_below(snapshot, shard)]:
         tensor = next(key for key, shard in index.weight_map.items() if shard == lost[0])

@@ -14,13 +14,13 @@ from ..errors import InvalidOptionError, ShardIndexError
 from .files import place, read_json, safe_name
 from .tensors import Container
 
-__all__ = ["MAX_INDEX", "MAX_SHARDS", "ShardIndex", "check_shards", "dump_index", "read_index"]
+__all__ = ["MAX_INDEX", "MAX_SHARDS", "ShardIndex", "check_shards", "dump_index", "read_index", "without_model_names"]
 
 MAX_INDEX = 100_000_000
 MAX_SHARDS = 99_999  # the names of shards have five digits
 MAX_VALUES = 1_100_000  # a million tensors, and what else there may be
 
-_SUFFIXES = frozenset({"safetensors", "bin", "h5", "msgpack", "pt", "pth"})
+_SUFFIXES = frozenset({"safetensors", "bin", "h5", "hdf5", "msgpack", "pt", "pth"})
 # model.safetensors.index.json, and with a variant model.safetensors.index.fp16.json
 _INDEX_NAME = re.compile(r".*\.(safetensors|bin|h5|msgpack)\.index(\..*)?\.json", re.DOTALL)
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -98,6 +98,22 @@ def _check_suffixes(shards: list[str], file: Path) -> None:
             raise _flawed(file, f"the shard {_quoted(shard)} is not a weight file", shard)
         if suffix != expected:
             raise _flawed(file, f"the shard {_quoted(shard)} is not a .{expected} file as the others are", shard)
+
+
+def without_model_names(index: ShardIndex) -> ShardIndex:
+    """The index of Keras shards with the names that the shards have: its own begin with the model's.
+
+    Raises:
+        ShardIndexError: Two tensors have one name then.
+    """
+    weight_map: dict[str, str] = {}
+    for tensor, shard in index.weight_map.items():
+        name = tensor.partition("/")[2] or tensor
+        if name in weight_map:
+            reason = f"tensor {_quoted(tensor)} is listed twice but for the name of the model"
+            raise _flawed(index.path, reason, tensor, tensor)
+        weight_map[name] = shard
+    return ShardIndex(index.path, weight_map, index.metadata)
 
 
 def dump_index(weight_map: Mapping[str, str], metadata: Mapping[str, Any]) -> bytes:

@@ -16,7 +16,8 @@ from .._types import Snapshot
 from ..checkpoint.checksums import SUMS, Recorded, digest, dump_sums, is_sums_file, read_sums, recorded_by_cache
 from ..checkpoint.commit import Stage
 from ..checkpoint.files import read_json, safe_join
-from ..checkpoint.find import Weights, find_checkpoint, is_weight_file
+from ..checkpoint.find import Weights, find_checkpoint, has_usual_name, is_weight_file
+from ..checkpoint.formats.tf_bundle import BundleFile
 from ..checkpoint.windows import num_bad_values
 from ..errors import ConfigError, HubError, IntegrityError, InvalidOptionError, PretrainedError, SourceError
 from ..hub.snapshot import FolderSnapshot
@@ -28,7 +29,6 @@ __all__ = ["verify"]
 
 _CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
 _INDEX = re.compile(r".+\.index(\..+)?\.json")
-_TORCH = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json")
 _VARIANT = re.compile(r"model\.(?P<single>[^/]+?)\.safetensors|model\.safetensors\.index\.(?P<index>[^/]+)\.json")
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\..+")
 _WHOLE = "(the checkpoint)"  # the row of what concerns no single file
@@ -115,12 +115,14 @@ class Verification:
             return [self.only]
         found = [name for name in self.names if name.endswith(".safetensors") or ".safetensors.index." in name]
         chosen = [name for name in found if "/" not in name and (variant is None or is_weight_file(name, variant))]
-        return chosen or [name for name in self.names if _TORCH.fullmatch(name)]
+        return chosen or [name for name in self.names if has_usual_name(name, variant)]
 
     def _open(self, checked: Checked) -> None:
         assert checked.path is not None
         folder = FolderSnapshot(checked.path.parent, self.snapshot.name, only=checked.path.name)
         weights = self.opened[checked.name] = find_checkpoint(folder, WeightOptions())
+        for path in weights.containers:
+            self.file(path.name)
         if weights.index is None:
             return
         checked.done.append(plural(len(weights.index.shards), "shard"))
@@ -129,8 +131,6 @@ class Verification:
             checked.notes.append(f"total_size is {total!r:.40}, and the tensors come to {weights.nbytes}")
         if weights.unlisted:
             checked.notes.append(f"{plural(len(weights.unlisted), 'tensor')} of the shards not listed")
-        for path in weights.containers:
-            self.file(path.name)
 
     def _check_as_loaded(self, variant: str | None) -> None:
         """What a load of each variant would open must be one checkpoint, not two."""
@@ -166,6 +166,21 @@ class Verification:
                     continue
                 with checked.looking_at("content"):
                     self._compare(checked, sums, advance)
+        self._check_tensors()
+
+    def _check_tensors(self) -> None:
+        """The checksum of each tensor, where the format has one."""
+        found = {path: c for weights in self.opened.values() for path, c in weights.containers.items()}
+        bundles = [container for container in found.values() if isinstance(container, BundleFile)]
+        total = sum(entry.nbytes for bundle in bundles for entry in bundle.entries.values())
+        with progress("checksums of tensors", total) as advance:
+            for bundle in bundles:
+                checked = self.file(bundle.path.name)
+                with checked.looking_at("content"):
+                    checked.content.append("its index")
+                    for entry in bundle.entries.values():
+                        bundle.read(entry)
+                        advance(entry.nbytes)
 
     def _recorded(self) -> dict[str, list[Recorded]]:
         recorded: dict[str, list[Recorded]] = {}

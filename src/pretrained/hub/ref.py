@@ -21,6 +21,8 @@ _LOCAL_START = ("/", "./", "../", "~", ".\\", "..\\")
 def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
     """The snapshot that `ref` means: a folder, one file of a folder, or a hub repository at one commit.
 
+    A TensorFlow checkpoint is one file too, and may be called as TensorFlow calls it, without the .index of its index.
+
     A string that looks like a path is never tried as a repository name. Where a folder and a repository share a
     name, the folder wins.
 
@@ -49,6 +51,8 @@ def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
         if source.subfolder:
             raise InvalidOptionError(f"subfolder {source.subfolder!r:.200} of {text}, which is a file", key="subfolder")
         return FolderSnapshot(path.parent, text, only=path.name)
+    if _is_prefix(path, ref) and not source.subfolder:
+        return FolderSnapshot(path.parent, text, only=f"{path.name}.index")
     if is_local(ref):
         raise SourceError(f"no file or folder {text}{_nearby(path)}", path=text)
     if not _REPO_ID.fullmatch(text) or ".." in text or "--" in text:
@@ -64,6 +68,11 @@ def resolve(ref: PathLike, source: SourceOptions) -> Snapshot:
 def is_local(ref: PathLike) -> bool:
     """Whether `ref` can only mean a place on this machine."""
     return not isinstance(ref, str) or ref.startswith(_LOCAL_START) or ref in (".", "..") or os.path.isabs(ref)
+
+
+def _is_prefix(path: Path, ref: PathLike) -> bool:
+    """Whether this is what TensorFlow calls a checkpoint: the part that the names of its files have in common."""
+    return (".ckpt" in path.name or is_local(ref)) and os.path.isfile(f"{path}.index")
 
 
 def _enter(path: Path, subfolder: str) -> Path:

@@ -32,7 +32,7 @@ from ..errors import InvalidOptionError, OptionError
 from ..loading import load, split_model_keywords
 from ..options import split_load_options
 from ..own_code import check_auto_class
-from . import embeddings, saving, tying
+from . import embeddings, saving, tf_weights, tying
 from .attention import ATTENTION
 from .backend import TorchBackend
 from .init import init_all
@@ -134,6 +134,11 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
     @classmethod
     def _choose(cls, config: Any, snapshot: Any = None) -> tuple[type[PretrainedConfig], Any]:
         return cls.config_class or PretrainedConfig, cls
+
+    @staticmethod
+    def load_tf_weights(model: nn.Module, config: PretrainedConfig, path: PathLike) -> nn.Module:
+        """The model, filled from TensorFlow's weights at `path`: `folder/model.ckpt`, its .index, or an .h5 file."""
+        return tf_weights.load_tf_weights(model, config, path)
 
     @classmethod
     def from_config(cls: type[Model], config: PretrainedConfig, **kwargs: Any) -> Model:

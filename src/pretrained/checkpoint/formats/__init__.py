@@ -30,7 +30,9 @@ FORMATS: Mapping[str, Format] = {
     "torch": Format(
         "PyTorch .bin", "pytorch_model.bin", "pytorch_model.bin.index.json", (".bin", ".pt", ".pth", ".tar")
     ),
+    "hdf5": Format("Keras HDF5", "tf_model.h5", "tf_model.h5.index.json", (".h5", ".hdf5")),
     "msgpack": Format("Flax msgpack", "flax_model.msgpack", "flax_model.msgpack.index.json", (".msgpack",)),
+    "tf_bundle": Format("TensorFlow checkpoint", "model.ckpt.index", None, (".ckpt.index", ".index")),
 }
 
 

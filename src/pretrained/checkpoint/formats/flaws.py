@@ -49,20 +49,12 @@ def located(flaw: FlawError, file: Path) -> PretrainedError:
     """The error to raise for a complaint about a file."""
     kind: type[PretrainedError] = WeightsFormatError
     where = place(file)
-    if flaw.limit is not None:
-        return ResourceLimitError(
-            f"{where}: {flaw.reason}", path=file, tensor=flaw.tensor, reason=flaw.reason, limit=flaw.limit
-        )
     if flaw.is_path:
         kind = UntrustedPathError
     elif flaw.tensor is not None:
         kind = TensorError
         where += f": tensor {flaw.tensor[:200]!r}"
-    return kind(
-        f"{where}: {flaw.reason}",
-        path=file,
-        tensor=flaw.tensor,
-        key=flaw.key,
-        reason=flaw.reason,
-        offset=flaw.offset,
-    )
+    message = f"{where}: {flaw.reason}"
+    if flaw.limit is not None:
+        return ResourceLimitError(message, path=file, tensor=flaw.tensor, reason=flaw.reason, limit=flaw.limit)
+    return kind(message, path=file, tensor=flaw.tensor, key=flaw.key, reason=flaw.reason, offset=flaw.offset)

@@ -5,7 +5,6 @@ The tree is walked and the arrays are passed over, so a file of any size takes a
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ..._types import PathLike, Shape
-from ...errors import CheckpointChangedError, PretrainedError, TensorError, WeightsFormatError
-from ..files import HEAD, open_regular, place, read_up_to, recognise, stamp_of
+from ...errors import TensorError
+from ..files import HEAD, place, read_up_to, recognise
 from ..tensors import BITS, Entry, FileStamp, count_elements, num_bytes
 from ..windows import numpy_dtype, read_bytes
-from .flaws import FlawError, located
+from .flaws import FlawError
 from .msgpack_items import Cursor, Item
+from .opening import opening
 
 __all__ = ["FlaxFile", "read_msgpack"]
 
@@ -114,24 +114,10 @@ def read_msgpack(path: PathLike) -> FlaxFile:
         CheckpointChangedError: The file changed meanwhile.
     """
     file = Path(path)
-    fd = open_regular(file)
-    try:
-        stamp = stamp_of(fd)
+    with opening(file) as (fd, stamp):
         _check_kind(read_up_to(fd, HEAD))
         tree = _Tree(Cursor(fd, stamp.size))
         tree.read()
-        if stamp_of(fd) != stamp:
-            reason = "the file was changed while it was being opened"
-            raise CheckpointChangedError(f"{place(file)}: {reason}", path=file, reason=reason)
-    except FlawError as flaw:
-        raise located(flaw, file) from None
-    except OSError as cause:
-        if isinstance(cause, PretrainedError):
-            raise
-        reason = f"cannot be read: {cause.strerror or type(cause).__name__}"
-        raise WeightsFormatError(f"{place(file)}: {reason}", path=file, reason=reason) from cause
-    finally:
-        os.close(fd)
     entries = {name: _entry(name, array, file) for name, array in tree.arrays.items()}
     pieces = {name: array.pieces for name, array in tree.arrays.items() if len(array.pieces) != 1}
     return FlaxFile(file, entries, {"format": "flax"}, stamp, tuple(tree.skipped), pieces)

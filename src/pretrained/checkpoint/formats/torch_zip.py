@@ -22,7 +22,8 @@ from ...errors import (
 )
 from ..files import HEAD, fill, open_regular, place, read_up_to, recognise, stamp_of
 from ..tensors import BITS, Entry, FileStamp, count_elements
-from .flaws import FlawError, located
+from .flaws import FlawError
+from .opening import opening
 from .torch_globals import PickledTensor
 from .torch_legacy import Parts, begins_stream, read_stream
 from .torch_pickle import read_pickle
@@ -164,23 +165,8 @@ def read_torch(path: PathLike) -> TorchFile:
         CheckpointChangedError: The file changed meanwhile.
     """
     file = Path(path)
-    fd = open_regular(file)
-    try:
-        stamp = stamp_of(fd)
-        opened = _open(fd, file, stamp)
-        if stamp_of(fd) != stamp:
-            reason = "the file was changed while it was being opened"
-            raise CheckpointChangedError(f"{place(file)}: {reason}", path=file, reason=reason)
-        return opened
-    except FlawError as flaw:
-        raise located(flaw, file) from None
-    except OSError as cause:
-        if isinstance(cause, PretrainedError):
-            raise
-        reason = f"cannot be read: {cause.strerror or type(cause).__name__}"
-        raise WeightsFormatError(f"{place(file)}: {reason}", path=file, reason=reason) from cause
-    finally:
-        os.close(fd)
+    with opening(file) as (fd, stamp):
+        return _open(fd, file, stamp)
 
 
 def _open(fd: int, file: Path, stamp: FileStamp) -> TorchFile:
