@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ._types import PathLike, Snapshot
+from .adapters import with_base
 from .backend import Backend
 from .checkpoint.disk import stamp_at
 from .checkpoint.dtypes import DtypePolicy
@@ -118,7 +119,8 @@ def _load_once(
 ) -> tuple[Any, LoadReport]:
     watch = Stopwatch()
     with watch.time("resolve"):
-        snapshot = None if ref is None else settle(resolve(ref, options.source))
+        snapshot, adapter = with_base(None if ref is None else settle(resolve(ref, options.source)), options)
+        attach = None if adapter is None else backend.adapter(adapter, strict=options.strict)
         before = _config_stamp(snapshot)
         config, rest = _read_config(choose, snapshot, options, keywords)
         cls = choose(config, snapshot)[1]
@@ -139,6 +141,8 @@ def _load_once(
     config.dtype = report.dtype
     if snapshot is not None and snapshot.commit:
         config._commit_hash = snapshot.commit
+    if attach is not None:
+        attach(model)
     return model, report
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Weights",
     "find_checkpoint",
     "has_usual_name",
+    "has_weights",
     "is_weight_file",
     "open_containers",
     "settle",
@@ -159,6 +160,14 @@ def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
         if single in names:
             return _open_single(snapshot, single)
     raise _nothing_found(snapshot, names, options)
+
+
+def has_weights(snapshot: Snapshot, options: WeightOptions) -> bool:
+    """Whether the snapshot has a file that `find_checkpoint` would begin with."""
+    if getattr(snapshot, "only", None) is not None:
+        return True
+    names = snapshot.names()
+    return any(name in names for pair in _wanted(options) for name in pair if name)
 
 
 def _wanted(options: WeightOptions) -> list[tuple[str, str]]:

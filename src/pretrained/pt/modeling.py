@@ -33,6 +33,7 @@ from ..loading import load, split_model_keywords
 from ..options import split_load_options
 from ..own_code import check_auto_class
 from . import embeddings, saving, tf_weights, tying
+from .adapters import PeftAdapterMixin
 from .attention import ATTENTION
 from .backend import TorchBackend
 from .init import init_all
@@ -44,7 +45,7 @@ __all__ = ["PreTrainedModel"]
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin):
+class PreTrainedModel(nn.Module, ModuleUtilsMixin, PeftAdapterMixin):
     """Base of all torch models: loading, saving, initialising, tying, embeddings.
 
     Args:

@@ -19,6 +19,7 @@ from ...pt.layers import RMSNorm, activation, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, SequenceClassifierOutputWithPast
 from ...pt.rope import RotaryEmbedding, rotate
+from ...pt.step_inputs import step_inputs
 from .._rope import rope_parameters
 from .configuration_llama import LlamaConfig
 
@@ -274,6 +275,10 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
             attentions=outputs.attentions,
         )
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
+        return step_inputs(input_ids, **kwargs)
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel):
