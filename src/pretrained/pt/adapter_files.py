@@ -83,8 +83,8 @@ def _config_from(values: Mapping[str, Any], path: object) -> Any:
     fields = {field.name: field.default for field in dataclasses.fields(cls)}
     kept = {}
     for key, value in values.items():
-        is_plain = value is None or isinstance(value, (bool, int, float, str))
-        if key in ("auto_mapping", "peft_version", "runtime_config") or (not is_plain and not value):
+        is_plain = isinstance(value, (bool, int, float, str))
+        if key in ("auto_mapping", "peft_version", "runtime_config") or not (is_plain or value):
             continue
         if key not in fields:
             logger.warning("%s: %r is nothing that peft %s knows; it is not used", path, key, peft.__version__)
@@ -170,10 +170,10 @@ def _compare(model: Any, name: str, given: Mapping[str, Tensor], terms: _Terms) 
     complaints = [*_misfits(given, wanted), *_misfits(given, rows)]
     if terms.strict:
         complaints += [f"{key} is missing" for key in missing] + [f"{key} is unexpected" for key in unexpected]
-    if given and len(missing) == len(wanted):
+    if len(missing) == len(wanted):
         complaints.append(
-            f"no tensor is for the layers that its config names; it has {next(iter(given))}, and the model wants "
-            f"{next(iter(wanted), 'none')}"
+            f"no tensor is for the layers that its config names; it has {next(iter(given), 'none')}, and the model "
+            f"wants {next(iter(wanted), 'none')}"
         )
     room = max(_MIN_ROOM, sum(param.numel() for param in model.parameters() if not param.is_meta))
     if (size := sum(wanted[key].numel() for key in missing)) > room:
