@@ -34,7 +34,7 @@ _TORCH = {
 _AUTO = (
     "AutoModel", "AutoModelForPreTraining", "AutoModelForCausalLM", "AutoModelForMaskedLM",
     "AutoModelForNextSentencePrediction", "AutoModelForSequenceClassification", "AutoModelForTokenClassification",
-    "AutoModelForQuestionAnswering", "AutoModelForMultipleChoice",
+    "AutoModelForQuestionAnswering", "AutoModelForMultipleChoice", "AutoModelForSeq2SeqLM",
 )  # fmt: skip
 
 

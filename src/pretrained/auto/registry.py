@@ -14,12 +14,13 @@ from ..errors import ConfigError, InvalidOptionError, UntrustedCodeError
 __all__ = ["AUTO_NAMES", "config_class_for", "family_names", "known_types", "model_class_for", "register"]
 
 # model_type → folder below models/, whose family.py has the rest.
-FOLDERS: Mapping[str, str] = {"bert": "bert", "llama": "llama"}
+FOLDERS: Mapping[str, str] = {"bert": "bert", "gpt2": "gpt2", "llama": "llama", "t5": "t5"}
 
 AUTO_NAMES = (
     "AutoModel",
     "AutoModelForPreTraining",
     "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForMaskedLM",
     "AutoModelForNextSentencePrediction",
     "AutoModelForSequenceClassification",
