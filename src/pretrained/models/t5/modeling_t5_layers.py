@@ -197,7 +197,8 @@ class T5Attention(nn.Module):
             config.relative_attention_num_buckets,
             config.relative_attention_max_distance,
         )
-        return self.relative_attention_bias(buckets).permute(2, 0, 1)[None]
+        # Every layer reads it: in the order in which attention does.
+        return self.relative_attention_bias(buckets).permute(2, 0, 1).contiguous()[None]
 
     def _of_kept_heads(self, mask: Tensor | None) -> Tensor | None:
         """The part of a mask that concerns the heads left here: the bias of distances is that of all heads."""
