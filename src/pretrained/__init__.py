@@ -37,6 +37,7 @@ _AUTO = (
     "AutoModelForQuestionAnswering", "AutoModelForMultipleChoice", "AutoModelForImageClassification",
     "AutoModelForMaskedImageModeling", "AutoModelForCTC", "AutoModelForAudioClassification",
     "AutoModelForAudioFrameClassification", "AutoModelForAudioXVector",
+    "AutoModelForSeq2SeqLM",
 )  # fmt: skip
 
 

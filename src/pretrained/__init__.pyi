@@ -15,6 +15,7 @@ from .auto.classes import (
     AutoModelForNextSentencePrediction,
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
@@ -54,12 +55,28 @@ from .models.bert.modeling_bert_tasks import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from .models.gpt2.configuration_gpt2 import GPT2Config
+from .models.gpt2.modeling_gpt2 import GPT2Model, GPT2PreTrainedModel
+from .models.gpt2.modeling_gpt2_heads import GPT2DoubleHeadsModel, GPT2LMHeadModel
+from .models.gpt2.modeling_gpt2_tasks import (
+    GPT2ForQuestionAnswering,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+)
 from .models.llama.configuration_llama import LlamaConfig
 from .models.llama.modeling_llama import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaModel,
     LlamaPreTrainedModel,
+)
+from .models.t5.configuration_t5 import T5Config
+from .models.t5.modeling_t5 import T5EncoderModel, T5Model, T5PreTrainedModel
+from .models.t5.modeling_t5_heads import T5ForConditionalGeneration
+from .models.t5.modeling_t5_tasks import (
+    T5ForQuestionAnswering,
+    T5ForSequenceClassification,
+    T5ForTokenClassification,
 )
 from .models.vit.configuration_vit import ViTConfig
 from .models.vit.modeling_vit import ViTModel, ViTPreTrainedModel
@@ -94,6 +111,7 @@ __all__ = [
     "AutoModelForNextSentencePrediction",
     "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "BertConfig",
@@ -111,6 +129,14 @@ __all__ = [
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ConfigError",
+    "GPT2Config",
+    "GPT2DoubleHeadsModel",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "GPT2PreTrainedModel",
     "GenerationConfig",
     "HubError",
     "IntegrityError",
@@ -135,6 +161,14 @@ __all__ = [
     "SaveReport",
     "ShardIndexError",
     "SourceError",
+    "T5Config",
+    "T5EncoderModel",
+    "T5ForConditionalGeneration",
+    "T5ForQuestionAnswering",
+    "T5ForSequenceClassification",
+    "T5ForTokenClassification",
+    "T5Model",
+    "T5PreTrainedModel",
     "TensorError",
     "UntrustedCodeError",
     "UntrustedPathError",

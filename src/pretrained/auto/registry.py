@@ -14,12 +14,20 @@ from ..errors import ConfigError, InvalidOptionError, UntrustedCodeError
 __all__ = ["AUTO_NAMES", "config_class_for", "family_names", "known_types", "model_class_for", "register"]
 
 # model_type → folder below models/, whose family.py has the rest.
-FOLDERS: Mapping[str, str] = {"bert": "bert", "llama": "llama", "vit": "vit", "wav2vec2": "wav2vec2"}
+FOLDERS: Mapping[str, str] = {
+    "bert": "bert",
+    "gpt2": "gpt2",
+    "llama": "llama",
+    "t5": "t5",
+    "vit": "vit",
+    "wav2vec2": "wav2vec2",
+}
 
 AUTO_NAMES = (
     "AutoModel",
     "AutoModelForPreTraining",
     "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForMaskedLM",
     "AutoModelForNextSentencePrediction",
     "AutoModelForSequenceClassification",
