@@ -48,12 +48,53 @@ from .models.bert.modeling_bert_tasks import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from .models.distilbert.configuration_distilbert import DistilBertConfig
+from .models.distilbert.modeling_distilbert import DistilBertModel, DistilBertPreTrainedModel
+from .models.distilbert.modeling_distilbert_heads import (
+    DistilBertForMaskedLM,
+    DistilBertForMultipleChoice,
+    DistilBertForQuestionAnswering,
+    DistilBertForSequenceClassification,
+    DistilBertForTokenClassification,
+)
 from .models.llama.configuration_llama import LlamaConfig
 from .models.llama.modeling_llama import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaModel,
     LlamaPreTrainedModel,
+)
+from .models.qwen2.configuration_qwen2 import Qwen2Config
+from .models.qwen2.modeling_qwen2 import Qwen2ForCausalLM, Qwen2Model, Qwen2PreTrainedModel
+from .models.qwen2.modeling_qwen2_tasks import (
+    Qwen2ForQuestionAnswering,
+    Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
+)
+from .models.qwen3.configuration_qwen3 import Qwen3Config
+from .models.qwen3.modeling_qwen3 import Qwen3ForCausalLM, Qwen3Model, Qwen3PreTrainedModel
+from .models.qwen3.modeling_qwen3_tasks import (
+    Qwen3ForQuestionAnswering,
+    Qwen3ForSequenceClassification,
+    Qwen3ForTokenClassification,
+)
+from .models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
+from .models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
+from .models.roberta.modeling_roberta_heads import RobertaForCausalLM, RobertaForMaskedLM
+from .models.roberta.modeling_roberta_tasks import (
+    RobertaForMultipleChoice,
+    RobertaForQuestionAnswering,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+)
+from .models.roberta.modeling_xlm_roberta import (
+    XLMRobertaForCausalLM,
+    XLMRobertaForMaskedLM,
+    XLMRobertaForMultipleChoice,
+    XLMRobertaForQuestionAnswering,
+    XLMRobertaForSequenceClassification,
+    XLMRobertaForTokenClassification,
+    XLMRobertaModel,
 )
 from .pt.any_module import load_into, save
 from .pt.modeling import PreTrainedModel
@@ -87,6 +128,14 @@ __all__ = [
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ConfigError",
+    "DistilBertConfig",
+    "DistilBertForMaskedLM",
+    "DistilBertForMultipleChoice",
+    "DistilBertForQuestionAnswering",
+    "DistilBertForSequenceClassification",
+    "DistilBertForTokenClassification",
+    "DistilBertModel",
+    "DistilBertPreTrainedModel",
     "GenerationConfig",
     "HubError",
     "IntegrityError",
@@ -106,7 +155,30 @@ __all__ = [
     "PreTrainedModel",
     "PretrainedConfig",
     "PretrainedError",
+    "Qwen2Config",
+    "Qwen2ForCausalLM",
+    "Qwen2ForQuestionAnswering",
+    "Qwen2ForSequenceClassification",
+    "Qwen2ForTokenClassification",
+    "Qwen2Model",
+    "Qwen2PreTrainedModel",
+    "Qwen3Config",
+    "Qwen3ForCausalLM",
+    "Qwen3ForQuestionAnswering",
+    "Qwen3ForSequenceClassification",
+    "Qwen3ForTokenClassification",
+    "Qwen3Model",
+    "Qwen3PreTrainedModel",
     "ResourceLimitError",
+    "RobertaConfig",
+    "RobertaForCausalLM",
+    "RobertaForMaskedLM",
+    "RobertaForMultipleChoice",
+    "RobertaForQuestionAnswering",
+    "RobertaForSequenceClassification",
+    "RobertaForTokenClassification",
+    "RobertaModel",
+    "RobertaPreTrainedModel",
     "SaveError",
     "SaveReport",
     "ShardIndexError",
@@ -115,6 +187,14 @@ __all__ = [
     "UntrustedCodeError",
     "UntrustedPathError",
     "WeightsFormatError",
+    "XLMRobertaConfig",
+    "XLMRobertaForCausalLM",
+    "XLMRobertaForMaskedLM",
+    "XLMRobertaForMultipleChoice",
+    "XLMRobertaForQuestionAnswering",
+    "XLMRobertaForSequenceClassification",
+    "XLMRobertaForTokenClassification",
+    "XLMRobertaModel",
     "__version__",
     "load_into",
     "save",

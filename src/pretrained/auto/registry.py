@@ -14,7 +14,15 @@ from ..errors import ConfigError, InvalidOptionError, UntrustedCodeError
 __all__ = ["AUTO_NAMES", "config_class_for", "family_names", "known_types", "model_class_for", "register"]
 
 # model_type → folder below models/, whose family.py has the rest.
-FOLDERS: Mapping[str, str] = {"bert": "bert", "llama": "llama"}
+FOLDERS: Mapping[str, str] = {
+    "bert": "bert",
+    "distilbert": "distilbert",
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+}
 
 AUTO_NAMES = (
     "AutoModel",
@@ -38,7 +46,8 @@ def _package(model_type: str) -> str:
 
 
 def _family(model_type: str) -> Any:
-    return importlib.import_module(f"{_package(model_type)}.family").FAMILY
+    family = importlib.import_module(f"{_package(model_type)}.family").FAMILY
+    return family.siblings.get(model_type, family)
 
 
 def _import(model_type: str, place: str) -> Any:
