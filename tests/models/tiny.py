@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from importlib import import_module
 from pathlib import Path
@@ -11,8 +12,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from pretrained.auto.registry import config_class_for
 from pretrained.models.bert.configuration_bert import BertConfig
+from pretrained.models.distilbert.configuration_distilbert import DistilBertConfig
 from pretrained.models.llama.configuration_llama import LlamaConfig
+from pretrained.models.qwen2.configuration_qwen2 import Qwen2Config
+from pretrained.models.qwen3.configuration_qwen3 import Qwen3Config
+from pretrained.models.roberta.configuration_roberta import RobertaConfig
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -29,6 +35,57 @@ def tiny_bert(**changes: Any) -> BertConfig:
         "attn_implementation": "eager",
     }
     return BertConfig(**settings | changes)
+
+
+def tiny_roberta(**changes: Any) -> RobertaConfig:
+    settings = {
+        "vocab_size": 71,
+        "hidden_size": 24,
+        "intermediate_size": 30,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 20,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return RobertaConfig(**settings | changes)
+
+
+def tiny_distilbert(**changes: Any) -> DistilBertConfig:
+    settings = {
+        "vocab_size": 71,
+        "dim": 24,
+        "hidden_dim": 30,
+        "n_layers": 2,
+        "n_heads": 4,
+        "max_position_embeddings": 20,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return DistilBertConfig(**settings | changes)
+
+
+QWEN = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "intermediate_size": 30,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.15,
+    "pad_token_id": 0,
+    "attn_implementation": "eager",
+}
+
+
+def tiny_qwen2(**changes: Any) -> Qwen2Config:
+    return Qwen2Config(**QWEN | changes)
+
+
+def tiny_qwen3(**changes: Any) -> Qwen3Config:
+    return Qwen3Config(**QWEN | changes)
 
 
 def tiny_llama(**changes: Any) -> LlamaConfig:
@@ -64,7 +121,7 @@ def run_case(family: str, folder: str, case: str, attention: str) -> tuple[Any, 
     """Output of one case, and what was expected of it."""
     described = json.loads((REFERENCE / folder / "cases.json").read_text())
     spec, inputs = described["cases"][case], load_arrays(REFERENCE / folder / "inputs.npz")
-    config_class = BertConfig if family == "bert" else LlamaConfig
+    config_class = config_class_for({"model_type": family})
     config = config_class.from_dict(described["base"] | spec.get("config", {}), attn_implementation=attention)
     assert config._attn_implementation == attention
     model = find_class(family, spec["class"])(config).eval()
@@ -72,10 +129,12 @@ def run_case(family: str, folder: str, case: str, attention: str) -> tuple[Any, 
     prefix = f"{model.base_model_prefix}."
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # one that is tied comes once
-            parameter.copy_(weights[next(key for key in (name, prefix + name, f"{case}|{name}") if key in weights)])
+            keys = (name, prefix + name, f"{case}|{name}", name.removeprefix(prefix))
+            parameter.copy_(weights[next(key for key in keys if key in weights)])
     given = {k: inputs[v[1:]] if isinstance(v, str) else v for k, v in spec["inputs"].items()}
     with torch.no_grad():
-        output = model(**given, **({"use_cache": False} if family == "llama" else {}))
+        uncached = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        output = model(**given | uncached)
     everything = load_arrays(REFERENCE / folder / "expected.npz")
     return output, {name.split("/")[1]: value for name, value in everything.items() if name.startswith(f"{case}/")}
 
