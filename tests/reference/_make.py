@@ -1,8 +1,8 @@
 """What the make_*_heads.py scripts share: cases of one family computed by transformers 5.23.0 and written to a folder.
 
 A folder holds cases.json, inputs.npz, expected.npz and model.safetensors. Each case names a class, changes to the
-config and inputs; a value `"@name"` is an array of inputs.npz. Weights of the base model are stored under its own names,
-those of heads under `case|name`; of tied names only the one that is kept.
+config and inputs; a value `"@name"` is an array of inputs.npz. Weights of the base model are stored under its own
+names, those of heads under `case|name`; of tied names only the one that is kept.
 """
 
 from __future__ import annotations

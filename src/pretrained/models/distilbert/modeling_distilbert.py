@@ -27,9 +27,10 @@ def sinusoids(num_positions: int, dim: int) -> Tensor:
     """A table `(positions, dim)` of sines in the even channels and cosines in the odd ones (arXiv 1706.03762)."""
     # In float64: at the last positions of a long table float32 angles are wrong in the fourth digit.
     places = torch.arange(num_positions, dtype=torch.float64)[:, None]
-    channels = torch.arange(dim, device=places.device)
-    angles = places / 10000.0 ** (channels.div(2, rounding_mode="floor") * 2 / dim)
-    return torch.where(channels % 2 == 0, angles.sin(), angles.cos()).float()
+    channels = torch.arange(dim, dtype=torch.float64)
+    is_odd = channels % 2
+    angles = places / 10000.0 ** ((channels - is_odd) / dim)
+    return torch.where(is_odd.bool(), angles.cos(), angles.sin()).float()
 
 
 class DistilBertEmbeddings(nn.Module):

@@ -21,6 +21,7 @@ from ...pt.rope import RotaryEmbedding, rotate
 from .._rope import rope_parameters
 from .._windows import layer_windows
 from .configuration_qwen2 import Qwen2Config
+from .rules import RULES
 
 __all__ = ["Qwen2ForCausalLM", "Qwen2Model", "Qwen2PreTrainedModel"]
 
@@ -100,6 +101,7 @@ class Qwen2PreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ["Qwen2DecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
+    _rules = RULES
 
     def _init_weights(self, module: nn.Module) -> None:
         init_normal(module, self.config.initializer_range)

@@ -21,6 +21,7 @@ from ...pt.rope import RotaryEmbedding, rotate
 from .._rope import rope_parameters
 from .._windows import layer_windows
 from .configuration_qwen3 import Qwen3Config
+from .rules import RULES
 
 __all__ = ["Qwen3ForCausalLM", "Qwen3Model", "Qwen3PreTrainedModel"]
 
@@ -105,6 +106,7 @@ class Qwen3PreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ["Qwen3DecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
+    _rules = RULES
 
     def _init_weights(self, module: nn.Module) -> None:
         init_normal(module, self.config.initializer_range)

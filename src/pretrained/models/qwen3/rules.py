@@ -6,8 +6,7 @@ from ...checkpoint.rules import Rule
 
 __all__ = ["QUESTION_ANSWERING", "RULES"]
 
-RULES: tuple[Rule, ...] = ()
-
-# Of all classes only the one for question answering has its base under `transformer`: the checkpoints of the others
-# are read into it too.
+# Of all classes only the one for question answering has its base under `transformer`; it and the others read each
+# other's checkpoints.
+RULES = (Rule(r"^transformer\.", "model."),)
 QUESTION_ANSWERING = (Rule(r"^model\.", "transformer."),)
