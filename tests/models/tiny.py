@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from pretrained.auto.registry import config_class_for
 from pretrained.models.bert.configuration_bert import BertConfig
 from pretrained.models.distilbert.configuration_distilbert import DistilBertConfig
 from pretrained.models.llama.configuration_llama import LlamaConfig
@@ -121,20 +119,20 @@ def run_case(family: str, folder: str, case: str, attention: str) -> tuple[Any, 
     """Output of one case, and what was expected of it."""
     described = json.loads((REFERENCE / folder / "cases.json").read_text())
     spec, inputs = described["cases"][case], load_arrays(REFERENCE / folder / "inputs.npz")
-    config_class = config_class_for({"model_type": family})
-    config = config_class.from_dict(described["base"] | spec.get("config", {}), attn_implementation=attention)
+    model_class: Any = find_class(family, spec["class"])
+    described["base"] |= spec.get("config", {})
+    config = model_class.config_class.from_dict(described["base"], attn_implementation=attention)
     assert config._attn_implementation == attention
-    model = find_class(family, spec["class"])(config).eval()
+    model = model_class(config).eval()
     weights = load_file(REFERENCE / folder / "model.safetensors")
     prefix = f"{model.base_model_prefix}."
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # one that is tied comes once
-            keys = (name, prefix + name, f"{case}|{name}", name.removeprefix(prefix))
-            parameter.copy_(weights[next(key for key in keys if key in weights)])
+            names = (f"{case}|{name}", name, prefix + name, name.removeprefix(prefix))
+            parameter.copy_(weights[next(key for key in names if key in weights)])
     given = {k: inputs[v[1:]] if isinstance(v, str) else v for k, v in spec["inputs"].items()}
     with torch.no_grad():
-        uncached = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-        output = model(**given | uncached)
+        output = model(**given, **({"use_cache": False} if family == "llama" else {}))
     everything = load_arrays(REFERENCE / folder / "expected.npz")
     return output, {name.split("/")[1]: value for name, value in everything.items() if name.startswith(f"{case}/")}
 

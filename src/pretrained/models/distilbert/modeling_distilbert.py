@@ -178,6 +178,7 @@ class DistilBertPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["TransformerBlock"]
+    _position_embeddings = "embeddings.position_embeddings"
     # Releases before 4.31 saved this buffer.
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$"]
 

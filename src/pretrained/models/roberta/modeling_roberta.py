@@ -264,6 +264,7 @@ class RobertaPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["RobertaEmbeddings", "RobertaLayer"]
+    _position_embeddings = "embeddings.position_embeddings"
     # Releases before 4.31 saved this buffer.
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$"]
 
