@@ -221,14 +221,14 @@ def find_pruneable_heads_and_indices(
 
 def prune_linear_layer(layer: nn.Linear, index: Tensor, dim: int = 0) -> nn.Linear:
     """A linear layer with only the rows (`dim` 0: outputs, bias) or columns (1: inputs) that `index` names."""
-    new: nn.Linear = with_parameters(layer, _parameters(layer))
+    new: nn.Linear = with_parameters(layer, layer._parameters)
     keep(new, index, dim, output=0)
     return new
 
 
 def prune_conv1d_layer(layer: Any, index: Tensor, dim: int = 1) -> Any:
     """As `prune_linear_layer` for a layer whose weight is `(inputs, outputs)`, so that the outputs are `dim` 1."""
-    new = with_parameters(layer, _parameters(layer))
+    new = with_parameters(layer, layer._parameters)
     keep(new, index, dim, output=1)
     return new
 
@@ -244,8 +244,3 @@ def prune_layer(layer: Any, index: Tensor, dim: int | None = None) -> Any:
     if "nf" in layer.__dict__:
         return prune_conv1d_layer(layer, index, 1 if dim is None else dim)
     raise InvalidOptionError(f"a {type(layer).__name__} cannot be pruned: only Linear and Conv1D can", key="layer")
-
-
-def _parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
-    # A registered None, as the bias of a layer without one, has to stay registered.
-    return dict(layer._parameters)  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ def put_everywhere(model: nn.Module, old: Tensor, new: nn.Parameter) -> list[Slo
     return places
 
 
-def with_parameters(layer: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Any:
+def with_parameters(layer: nn.Module, parameters: Mapping[str, nn.Parameter | None]) -> Any:
     """A layer like `layer`, without its hooks, that has other parameters; nothing of `layer` changes."""
     new = copy.copy(layer)
     for name, value in layer.__dict__.items():
@@ -55,8 +55,8 @@ def with_parameters(layer: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
             # Containers of a module are its own; hooks belong to the layer that was hooked.
             new.__dict__[name] = type(value)() if name.endswith(("_hooks", "_hooks_with_kwargs")) else copy.copy(value)
     new.__dict__["_parameters"] = dict(parameters)
-    if "weight" in parameters:
-        set_sizes(new, parameters["weight"])
+    if (weight := parameters.get("weight")) is not None:
+        set_sizes(new, weight)
     return new
 
 

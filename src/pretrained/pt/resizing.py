@@ -24,6 +24,7 @@ def resize_tokens(model: Any, num_tokens: int | None, multiple: int | None, mean
         return layer
     old = _weight_of(layer).shape[0]
     size = rounded(old if num_tokens is None else num_tokens, multiple)
+    model.tie_weights()  # a move to the meta device, for one, leaves copies of what was tied
     # Classes that override it need not know the second keyword.
     model._resize_token_embeddings(size, **({} if mean_resizing else {"mean_resizing": False}))
     model.config.get_text_config().vocab_size = size
@@ -160,7 +161,7 @@ def _bias_values(bias: Tensor, num_new: int, given: Tensor | None) -> Tensor | N
 
 def _initial_values(model: Any, layer: nn.Module, num_new: int, axis: int) -> dict[str, Tensor]:
     """What a layer like this of `num_new` rows has at first: by its constructor, then by `_init_weights`."""
-    parameters = {}
+    parameters = dict(layer._parameters)
     for name, old in layer._parameters.items():
         if old is not None:
             shape = list(old.shape)
