@@ -66,11 +66,11 @@ def enable_checkpointing(model: Any, settings: Mapping[str, Any] | None) -> None
             f"{type(model).__name__} does not support gradient checkpointing", key="gradient_checkpointing"
         )
     settings = {"use_reentrant": False} if settings is None else dict(settings)
-    known = inspect.signature(checkpoint).parameters
-    if unknown := sorted(set(settings) - set(known)):
+    known = {*inspect.signature(checkpoint).parameters, "preserve_rng_state"} - {"function", "args", "kwargs"}
+    if unknown := sorted(set(settings) - known):
         raise OptionError(
             f"gradient_checkpointing_kwargs has no {unknown[0]!r}; torch.utils.checkpoint takes "
-            f"{', '.join(name for name in known if name not in ('function', 'args', 'kwargs'))}",
+            f"{', '.join(sorted(known))}",
             key=unknown[0],
         )
     settings.setdefault("use_reentrant", False)
