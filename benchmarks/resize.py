@@ -6,9 +6,9 @@ from _measure import memory, timed, warm_memory
 bench = Bench(
     "resize",
     "1,000 more tokens",
-    """A tied embedding of 128,000 × 4,096 in float32 (32,000 × 1,024 with --quick) gets 1,000 rows, drawn around the mean
-    of the old rows with their covariance, as resize_token_embeddings does by default. transformers forms the covariance
-    and factorises it; here random sums of the old rows are taken, which have the same distribution.""",
+    """A tied embedding of 128,000 × 4,096 in float32 (32,000 × 1,024 with --quick) gets 1,000 rows, drawn around the
+    mean of the old rows with their covariance, as resize_token_embeddings does by default. transformers forms the
+    covariance and factorises it; here random sums of the old rows are taken, each of which has that distribution.""",
     memory=int(4.5e9),
     repeats=3,
 )
