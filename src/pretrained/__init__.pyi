@@ -97,6 +97,7 @@ from .models.roberta.modeling_xlm_roberta import (
     XLMRobertaModel,
 )
 from .pt.any_module import load_into, save
+from .pt.heads import find_pruneable_heads_and_indices, prune_conv1d_layer, prune_linear_layer
 from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
 from .pt.outputs import ModelOutput
@@ -196,7 +197,10 @@ __all__ = [
     "XLMRobertaForTokenClassification",
     "XLMRobertaModel",
     "__version__",
+    "find_pruneable_heads_and_indices",
     "load_into",
+    "prune_conv1d_layer",
+    "prune_linear_layer",
     "save",
 ]
 

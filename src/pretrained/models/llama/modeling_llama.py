@@ -6,6 +6,7 @@ Modules and parameters have the names of the checkpoints. Shapes are written wit
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import torch
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...pt import losses, masks
 from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.heads import check_groups, prune_grouped_linears
 from ...pt.kv_cache import as_cache, like_given, next_positions
 from ...pt.layers import RMSNorm, activation, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, SequenceClassifierOutputWithPast
 from ...pt.rope import RotaryEmbedding, rotate
+from ...pt.training import checkpointed, may_cache
 from .._rope import rope_parameters
 from .configuration_llama import LlamaConfig
 
@@ -37,6 +40,9 @@ class LlamaAttention(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = cast(int, config.head_dim)
+        self.num_heads = heads
+        self.group_size = heads // groups
+        self.pruned_heads: set[int] = set()
         self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
@@ -70,6 +76,11 @@ class LlamaAttention(nn.Module):
             need_weights=need_weights,
         )
         return self.o_proj(merge_heads(out)), weights
+
+    def prune_heads(self, heads: Collection[int]) -> None:
+        """Takes heads of queries out, and the head of keys and values that they share."""
+        shared = (self.k_proj, self.v_proj)
+        prune_grouped_linears(self, heads, self.q_proj, shared, self.o_proj, group_size=self.group_size)
 
 
 class LlamaMLP(nn.Module):
@@ -124,6 +135,8 @@ class LlamaPreTrainedModel(PreTrainedModel):
 class LlamaModel(LlamaPreTrainedModel):
     """The decoder: embeddings, blocks and a last norm."""
 
+    gradient_checkpointing = False
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         if (config.pretraining_tp or 1) > 1:
@@ -144,6 +157,13 @@ class LlamaModel(LlamaPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embeddings."""
         self.embed_tokens = cast(nn.Embedding, value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        parts = {layer: cast(LlamaDecoderLayer, self.layers[layer]).self_attn for layer in heads_to_prune}
+        for layer, heads in heads_to_prune.items():  # all are looked at before any is changed
+            check_groups(heads, parts[layer].pruned_heads, parts[layer].group_size)
+        for layer, heads in heads_to_prune.items():
+            parts[layer].prune_heads(heads)
 
     def forward(
         self,
@@ -176,7 +196,7 @@ class LlamaModel(LlamaPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         config = self.config
-        use_cache = config.use_cache if use_cache is None else use_cache
+        use_cache = may_cache(self, self, config.use_cache if use_cache is None else use_cache)
         need_weights = config.output_attentions if output_attentions is None else output_attentions
         need_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -191,7 +211,9 @@ class LlamaModel(LlamaPreTrainedModel):
         for layer in self.layers:
             if need_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
-            hidden_states, weights = layer(
+            hidden_states, weights = checkpointed(
+                self,
+                layer,
                 hidden_states,
                 position_embeddings=position_embeddings,
                 mask=mask,
