@@ -255,3 +255,45 @@ def test_export() -> None:
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
     found = exported.module()(ids, attention_mask=mask)
     torch.testing.assert_close(found["last_hidden_state"], model(ids, attention_mask=mask)[0])
+
+
+# Changing a model
+
+
+def test_pruned_heads_are_those_masked(tmp_path: Path) -> None:
+    model, ids = make(DistilBertForMaskedLM), text()
+    keep = torch.tensor([[1.0, 0, 1, 1], [1, 1, 0, 0]])
+    with torch.no_grad():
+        masked = model(ids, head_mask=keep).logits
+        model.prune_heads({0: [1], 1: [2, 3]})
+        torch.testing.assert_close(model(ids).logits, masked, atol=1e-5, rtol=0)
+    second = model.distilbert.transformer.layer[1].attention
+    assert (second.num_heads, second.pruned_heads) == (2, {2, 3})
+    assert second.out_lin.weight.shape == (24, 12)
+    assert_round_trip(model, {"input_ids": ids}, tmp_path)
+
+
+def test_checkpointing_gives_the_same_gradients() -> None:
+    model, ids = make(DistilBertForMaskedLM, dropout=0.0, attention_dropout=0.0).train(), text()
+    model(ids, labels=ids).loss.backward()
+    plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    model.gradient_checkpointing_enable()
+    model(ids, labels=ids).loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain[name])
+
+
+@pytest.mark.parametrize("name", ["DistilBertModel", "DistilBertForMaskedLM"])
+@pytest.mark.parametrize("positions", [12, 30])
+def test_positions_are_resized(name: str, positions: int) -> None:
+    model = make(find_class("distilbert", name), sinusoidal_pos_embds=True)
+    model.resize_position_embeddings(positions)
+    table = model.get_position_embeddings().weight
+    assert torch.equal(table, sinusoids(positions, 24))
+    assert not table.requires_grad
+    assert model.config.max_position_embeddings == positions
+    learned = make(find_class("distilbert", name))
+    before = learned.get_position_embeddings().weight.detach().clone()
+    learned.resize_position_embeddings(positions)
+    assert torch.equal(learned.get_position_embeddings().weight[:12], before[:12])

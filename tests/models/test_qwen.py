@@ -388,3 +388,29 @@ def test_export(family: str) -> None:
     mask = torch.tensor([[1] * 8, [0] * 3 + [1] * 5])
     found, expected = exported.module()(ids, attention_mask=mask), model(ids, attention_mask=mask)
     torch.testing.assert_close(found["last_hidden_state"], expected.last_hidden_state)
+
+
+@EACH
+def test_checkpointing_gives_the_same_gradients(family: str) -> None:
+    model, ids = make(family, "ForCausalLM", **SLIDING).train(), text()
+    model(ids, labels=ids, use_cache=False).loss.backward()
+    plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    model.gradient_checkpointing_enable()
+    output = model(ids, labels=ids)
+    assert output.past_key_values is None
+    output.loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain[name])
+
+
+@EACH
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_vocabulary_is_resized(family: str, tied: bool, tmp_path: Path) -> None:
+    model, ids = make(family, "ForCausalLM", tie_word_embeddings=tied), text()
+    with torch.no_grad():
+        before = model(ids).logits
+        model.resize_token_embeddings(70)
+        torch.testing.assert_close(model(ids).logits[..., :61], before)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    assert_round_trip(model, {"input_ids": ids}, tmp_path)

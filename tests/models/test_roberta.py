@@ -315,3 +315,47 @@ def test_export() -> None:
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
     found = exported.module()(ids, attention_mask=mask)
     torch.testing.assert_close(found["last_hidden_state"], model(ids, attention_mask=mask)[0])
+
+
+# Changing a model
+
+
+def test_pruned_heads_are_those_masked(tmp_path: Path) -> None:
+    model, ids = make(RobertaForMaskedLM), text()
+    keep = torch.tensor([[1.0, 0, 1, 1], [1, 1, 0, 0]])
+    with torch.no_grad():
+        masked = model(ids, head_mask=keep).logits
+        model.prune_heads({0: [1], 1: [2, 3]})
+        torch.testing.assert_close(model(ids).logits, masked, atol=1e-5, rtol=0)
+    first = model.roberta.encoder.layer[0].attention
+    assert (first.self.num_heads, first.self.pruned_heads) == (3, {1})
+    assert first.output.dense.weight.shape == (24, 18)
+    assert_round_trip(model, {"input_ids": ids}, tmp_path)
+
+
+def test_checkpointing_gives_the_same_gradients() -> None:
+    model, ids = make(RobertaForMaskedLM).train(), text()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model(ids, labels=ids).loss.backward()
+    plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    model.gradient_checkpointing_enable()
+    model(ids, labels=ids).loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain[name])
+
+
+def test_tables_are_resized(tmp_path: Path) -> None:
+    model, ids = make(RobertaForMaskedLM), text()
+    with torch.no_grad():
+        before = model(ids).logits
+        model.resize_token_embeddings(80)
+        model.resize_position_embeddings(30)
+        torch.testing.assert_close(model(ids).logits[..., :71], before)
+    assert model.lm_head.decoder.weight is model.roberta.embeddings.word_embeddings.weight
+    assert model.lm_head.bias is model.lm_head.decoder.bias
+    assert (model.lm_head.bias.shape, model.config.vocab_size) == ((80,), 80)
+    model(text(1, 28))
+    assert_round_trip(model, {"input_ids": ids}, tmp_path)

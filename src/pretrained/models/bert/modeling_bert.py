@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...pt import masks
+from ...pt import masks, tasks
+from ...pt.blocks import FirstTokenPooler
 from ...pt.kv_cache import as_cache, like_given, next_positions
 from ...pt.layers import init_normal
 from ...pt.modeling import PreTrainedModel
@@ -95,19 +96,6 @@ class BertEncoder(nn.Module):
         )
 
 
-class BertPooler(nn.Module):
-    """A summary of the sequence: its first token, projected."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = nn.Tanh()
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """`(batch, hidden)`."""
-        return self.activation(self.dense(hidden_states[:, 0]))
-
-
 class BertPreTrainedModel(PreTrainedModel):
     """Base of all BERT models."""
 
@@ -136,7 +124,7 @@ class BertModel(BertPreTrainedModel):
         super().__init__(config)
         self.embeddings = BertEmbeddings(config)
         self.encoder = BertEncoder(config)
-        self.pooler = BertPooler(config) if add_pooling_layer else None
+        self.pooler = FirstTokenPooler(config.hidden_size) if add_pooling_layer else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -167,7 +155,7 @@ class BertModel(BertPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         cache_position: Tensor | None = None,
-    ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
+    ) -> tasks.Output:
         """Hidden states `(batch, seq, hidden)` and their summary `(batch, hidden)`.
 
         Args:
@@ -225,4 +213,4 @@ class BertModel(BertPreTrainedModel):
             past_key_values=like_given(cache, past_key_values) if use_cache else None,
             **outputs,
         )
-        return outputs if (config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
+        return tasks.as_asked(outputs, config, return_dict)

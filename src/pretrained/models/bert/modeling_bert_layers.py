@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...pt import masks
 from ...pt.attention import attend, distance_bias, merge_heads, split_heads
+from ...pt.blocks import AddNorm, Widening
 from ...pt.heads import prune_linears
-from ...pt.kv_cache import EncoderDecoderKVCache
-from ...pt.layers import activation, chunked, unknown_name
+from ...pt.kv_cache import extended, of_encoder
+from ...pt.layers import chunked, unknown_name
 from .configuration_bert import BertConfig
 
-__all__ = ["BertAttention", "BertIntermediate", "BertLayer", "BertOutput", "BertSelfAttention"]
+__all__ = ["BertAttention", "BertLayer", "BertSelfAttention"]
 
 POSITIONS = ("absolute", "relative_key", "relative_key_query")
 
@@ -58,14 +59,11 @@ class BertSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """`(batch, seq, hidden)` and, if asked for, the weights `(batch, heads, queries, keys)`."""
         query = split_heads(self.query(hidden_states), self.attention_head_size)
+        past, index = past_key_values, self.layer_idx
         if encoder_hidden_states is None:
-            key, value = self._keys_and_values(hidden_states)
-            if isinstance(past_key_values, EncoderDecoderKVCache):
-                past_key_values = past_key_values.self_attention
-            if past_key_values is not None:
-                key, value = past_key_values.update(self.layer_idx, key, value, cache_position)
+            key, value = extended(past, index, *self._keys_and_values(hidden_states), cache_position)
         else:
-            key, value = self._encoder_keys_and_values(encoder_hidden_states, past_key_values)
+            key, value = of_encoder(past, index, lambda: self._keys_and_values(encoder_hidden_states))
         scale = self.attention_head_size**-0.5
         if self.position_embedding_type != "absolute":
             both = self.position_embedding_type == "relative_key_query"
@@ -89,35 +87,15 @@ class BertSelfAttention(nn.Module):
         size = self.attention_head_size
         return split_heads(self.key(states), size), split_heads(self.value(states), size)
 
-    def _encoder_keys_and_values(self, states: Tensor, past: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values of the encoder's output, computed once for all steps that share a cache."""
-        if past is not None and self.layer_idx < len(past.cross_attention):
-            return past.cross_attention[self.layer_idx]
-        key, value = self._keys_and_values(states)
-        return (key, value) if past is None else past.cross_attention.update(self.layer_idx, key, value)
-
-
-class BertOutput(nn.Module):
-    """Projection of what a part of the block computed, added to the part's input and normalised."""
-
-    def __init__(self, config: BertConfig, size: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
-        """`(batch, seq, hidden)` of `(batch, seq, size)`."""
-        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + residual)
-
 
 class BertAttention(nn.Module):
     """Attention and what follows it."""
 
     def __init__(self, config: BertConfig, layer_idx: int, position_embedding_type: str) -> None:
         super().__init__()
+        hidden_size = config.hidden_size
         self.self = BertSelfAttention(config, layer_idx, position_embedding_type)
-        self.output = BertOutput(config, config.hidden_size)
+        self.output = AddNorm(hidden_size, hidden_size, config.layer_norm_eps, config.hidden_dropout_prob)
 
     def forward(self, hidden_states: Tensor, **inputs: Any) -> tuple[Tensor, Tensor | None]:
         """`(batch, seq, hidden)` and the weights or `None`; keywords as `BertSelfAttention.forward` has them."""
@@ -130,19 +108,6 @@ class BertAttention(nn.Module):
         inputs, names = (own.query, own.key, own.value), ("num_attention_heads", "attention_head_size")
         prune_linears(own, heads, inputs, self.output.dense, num_heads=names[0], head_dim=names[1])
         own.all_head_size = own.num_attention_heads * own.attention_head_size
-
-
-class BertIntermediate(nn.Module):
-    """First half of the feed-forward part."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.intermediate_act_fn = activation(config.hidden_act)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """`(batch, seq, intermediate)`."""
-        return self.intermediate_act_fn(self.dense(hidden_states))
 
 
 class BertLayer(nn.Module):
@@ -158,8 +123,9 @@ class BertLayer(nn.Module):
                 raise ConfigError("add_cross_attention=True needs is_decoder=True", key="add_cross_attention")
             # Distances between two different sequences mean nothing.
             self.crossattention = BertAttention(config, layer_idx, "absolute")
-        self.intermediate = BertIntermediate(config)
-        self.output = BertOutput(config, config.intermediate_size)
+        hidden_size, wide = config.hidden_size, config.intermediate_size
+        self.intermediate = Widening(hidden_size, wide, config.hidden_act)
+        self.output = AddNorm(wide, hidden_size, config.layer_norm_eps, config.hidden_dropout_prob)
 
     def forward(
         self,

@@ -5,6 +5,7 @@ Modules and parameters have the names of the checkpoints. Shapes are written wit
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...pt import masks, tasks
 from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.heads import prune_linears
 from ...pt.layers import activation, chunked, init_normal
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutput
+from ...pt.training import checkpointed
 from .configuration_distilbert import DistilBertConfig
 
 __all__ = ["DistilBertModel", "DistilBertPreTrainedModel", "sinusoids"]
@@ -96,6 +99,10 @@ class DistilBertAttention(nn.Module):
         )
         return self.out_lin(merge_heads(out)), weights
 
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Takes heads out; they keep the numbers they had at first."""
+        prune_linears(self, heads, (self.q_lin, self.k_lin, self.v_lin), self.out_lin)
+
 
 class FFN(nn.Module):
     """The feed-forward part."""
@@ -142,6 +149,8 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """The stack of blocks."""
 
+    gradient_checkpointing = False
+
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
@@ -158,7 +167,7 @@ class Transformer(nn.Module):
         states, attentions = [hidden_states], []
         head_masks = masks.split_head_mask(head_mask, len(self.layer))
         for layer, layer_head_mask in zip(self.layer, head_masks, strict=True):
-            hidden_states, weights = layer(hidden_states, mask, layer_head_mask, output_attentions)
+            hidden_states, weights = checkpointed(self, layer, hidden_states, mask, layer_head_mask, output_attentions)
             if output_hidden_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
             attentions.append(weights)
@@ -188,6 +197,13 @@ class DistilBertPreTrainedModel(PreTrainedModel):
             weight = module.position_embeddings.weight
             weight.data.copy_(sinusoids(*weight.shape))
 
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Gives the table of positions another length; sines and cosines go on as they began."""
+        super().resize_position_embeddings(new_num_position_embeddings)
+        if self.config.sinusoidal_pos_embds:
+            weight = cast("DistilBertModel", self.base_model).embeddings.position_embeddings.weight
+            weight.data.copy_(sinusoids(*weight.shape))
+
 
 class DistilBertModel(DistilBertPreTrainedModel):
     """The blocks with their embeddings."""
@@ -205,6 +221,10 @@ class DistilBertModel(DistilBertPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embeddings."""
         self.embeddings.word_embeddings = cast(nn.Embedding, value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        for layer, heads in heads_to_prune.items():
+            cast(TransformerBlock, self.transformer.layer[layer]).attention.prune_heads(heads)
 
     def forward(
         self,
@@ -233,6 +253,7 @@ class DistilBertModel(DistilBertPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         config = self.config
+        self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         states = self.embeddings(input_ids, position_ids, inputs_embeds)
         output = self.transformer(
             states,

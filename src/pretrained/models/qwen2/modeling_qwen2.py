@@ -18,6 +18,7 @@ from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPast
 from ...pt.rope import RotaryEmbedding, rotate
+from ...pt.training import checkpointed, may_cache
 from .._rope import rope_parameters
 from .._windows import layer_windows
 from .configuration_qwen2 import Qwen2Config
@@ -110,6 +111,8 @@ class Qwen2PreTrainedModel(PreTrainedModel):
 class Qwen2Model(Qwen2PreTrainedModel):
     """The decoder: embeddings, blocks and a last norm."""
 
+    gradient_checkpointing = False
+
     def __init__(self, config: Qwen2Config) -> None:
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
@@ -161,7 +164,7 @@ class Qwen2Model(Qwen2PreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         config = self.config
-        use_cache = config.use_cache if use_cache is None else use_cache
+        use_cache = may_cache(self, self, config.use_cache if use_cache is None else use_cache)
         need_weights = config.output_attentions if output_attentions is None else output_attentions
         need_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -180,7 +183,9 @@ class Qwen2Model(Qwen2PreTrainedModel):
             if need_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
             mask, causal = seen[layer.window]
-            hidden_states, weights = layer(
+            hidden_states, weights = checkpointed(
+                self,
+                layer,
                 hidden_states,
                 position_embeddings=position_embeddings,
                 mask=mask,

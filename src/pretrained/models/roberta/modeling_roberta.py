@@ -6,6 +6,7 @@ parameters have the names of the checkpoints. Shapes are written with the axes b
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -15,10 +16,12 @@ from ...errors import ConfigError
 from ...pt import masks, tasks
 from ...pt.attention import attend, distance_bias, merge_heads, split_heads
 from ...pt.blocks import AddNorm, FirstTokenPooler, Widening
+from ...pt.heads import prune_linears
 from ...pt.kv_cache import as_cache, extended, like_given, next_positions, of_encoder
 from ...pt.layers import chunked, init_normal, unknown_name
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithCrossAttentions, BaseModelOutputWithPoolingAndCrossAttentions
+from ...pt.training import checkpointed, may_cache
 from .configuration_roberta import RobertaConfig
 
 __all__ = ["RobertaModel", "RobertaPreTrainedModel"]
@@ -161,6 +164,11 @@ class RobertaAttention(nn.Module):
         attended, weights = self.self(hidden_states, **inputs)
         return self.output(attended, hidden_states), weights
 
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Takes heads out; they keep the numbers they had at first."""
+        own = self.self
+        prune_linears(own, heads, (own.query, own.key, own.value), self.output.dense)
+
 
 class RobertaLayer(nn.Module):
     """One block: attention, attention to an encoder if there is one, feed-forward."""
@@ -223,6 +231,8 @@ class RobertaLayer(nn.Module):
 class RobertaEncoder(nn.Module):
     """The stack of blocks."""
 
+    gradient_checkpointing = False
+
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(RobertaLayer(config, index) for index in range(config.num_hidden_layers))
@@ -239,8 +249,8 @@ class RobertaEncoder(nn.Module):
         states, attentions, cross_attentions = [hidden_states], [], []
         head_masks = masks.split_head_mask(head_mask, len(self.layer))
         for layer, layer_head_mask in zip(self.layer, head_masks, strict=True):
-            hidden_states, weights, cross_weights = layer(
-                hidden_states, head_mask=layer_head_mask, need_weights=output_attentions, **inputs
+            hidden_states, weights, cross_weights = checkpointed(
+                self, layer, hidden_states, head_mask=layer_head_mask, need_weights=output_attentions, **inputs
             )
             if output_hidden_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
@@ -294,6 +304,10 @@ class RobertaModel(RobertaPreTrainedModel):
         """Replaces the word embeddings."""
         self.embeddings.word_embeddings = cast(nn.Embedding, value)
 
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        for layer, heads in heads_to_prune.items():
+            cast(RobertaLayer, self.encoder.layer[layer]).attention.prune_heads(heads)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -333,7 +347,9 @@ class RobertaModel(RobertaPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         config = self.config
+        self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
+        use_cache = may_cache(self, self.encoder, use_cache)
         cache = None
         if use_cache or past_key_values is not None:
             cache = as_cache(past_key_values, crossed=encoder_hidden_states is not None)
