@@ -12,8 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from pretrained.models.bert.configuration_bert import BertConfig
+from pretrained.models.distilbert.configuration_distilbert import DistilBertConfig
 from pretrained.models.gpt2.configuration_gpt2 import GPT2Config
 from pretrained.models.llama.configuration_llama import LlamaConfig
+from pretrained.models.qwen2.configuration_qwen2 import Qwen2Config
+from pretrained.models.qwen3.configuration_qwen3 import Qwen3Config
+from pretrained.models.roberta.configuration_roberta import RobertaConfig
 from pretrained.models.t5.configuration_t5 import T5Config
 from pretrained.models.vit.configuration_vit import ViTConfig
 from pretrained.models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
@@ -33,6 +37,57 @@ def tiny_bert(**changes: Any) -> BertConfig:
         "attn_implementation": "eager",
     }
     return BertConfig(**settings | changes)
+
+
+def tiny_roberta(**changes: Any) -> RobertaConfig:
+    settings = {
+        "vocab_size": 71,
+        "hidden_size": 24,
+        "intermediate_size": 30,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 20,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return RobertaConfig(**settings | changes)
+
+
+def tiny_distilbert(**changes: Any) -> DistilBertConfig:
+    settings = {
+        "vocab_size": 71,
+        "dim": 24,
+        "hidden_dim": 30,
+        "n_layers": 2,
+        "n_heads": 4,
+        "max_position_embeddings": 20,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return DistilBertConfig(**settings | changes)
+
+
+QWEN = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "intermediate_size": 30,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.15,
+    "pad_token_id": 0,
+    "attn_implementation": "eager",
+}
+
+
+def tiny_qwen2(**changes: Any) -> Qwen2Config:
+    return Qwen2Config(**QWEN | changes)
+
+
+def tiny_qwen3(**changes: Any) -> Qwen3Config:
+    return Qwen3Config(**QWEN | changes)
 
 
 def tiny_llama(**changes: Any) -> LlamaConfig:

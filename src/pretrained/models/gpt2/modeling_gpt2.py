@@ -261,7 +261,7 @@ class GPT2Model(GPT2PreTrainedModel):
         hidden_states = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
         if cache_position is None:
             cache_position = next_positions(cache, hidden_states.shape[1], hidden_states.device)
-        hidden_states = hidden_states + self._position_embeddings(position_ids, cache, cache_position)
+        hidden_states = hidden_states + self._embed_positions(position_ids, cache, cache_position)
         if token_type_ids is not None:
             hidden_states = hidden_states + self.wte(token_type_ids)
         mask, causal = masks.causal_over(cache, attention_mask, hidden_states, cache_position)
@@ -281,7 +281,7 @@ class GPT2Model(GPT2PreTrainedModel):
             outputs.past_key_values = like_given(cache, past_key_values)
         return outputs if (config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
 
-    def _position_embeddings(self, position_ids: Tensor | None, cache: Any, cache_position: Tensor) -> Tensor:
+    def _embed_positions(self, position_ids: Tensor | None, cache: Any, cache_position: Tensor) -> Tensor:
         num_new, limit = len(cache_position), self.config.n_positions
         # A preallocated cache has its full length from the start: of that it is no sign how many tokens it holds.
         total = num_new if cache is None or cache.preallocated else cache.key_length(num_new)
