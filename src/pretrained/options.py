@@ -54,7 +54,13 @@ class WeightOptions:
 
     use_safetensors: bool | None = None
     variant: str | None = None
+    gguf_file: str | None = None
     prefer: str | None = None  # "tf" or "flax": whose format to read where there are several
+
+    def __post_init__(self) -> None:
+        if self.gguf_file is not None and (self.variant is not None or self.use_safetensors):
+            other = "variant" if self.variant is not None else "use_safetensors"
+            raise OptionError(f"gguf_file= names the weights, and {other}= asks for others", key="gguf_file")
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,6 @@ _OFF_VALUES: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "load_in_8bit": (None, False),
     "load_in_4bit": (None, False),
-    "gguf_file": (None,),
     "trust_remote_code": (None, False),
     "code_revision": (None,),
 }
@@ -125,7 +130,7 @@ _LOAD_NAMES = frozenset(f.name for f in fields(LoadOptions)) - {"source", "weigh
 _FLAGS = frozenset(
     {"force_download", "local_files_only", "ignore_mismatched_sizes", "output_loading_info", "strict", "mmap"}
 )
-_STRINGS = frozenset({"subfolder", "revision", "variant", "endpoint", "attn_implementation"})
+_STRINGS = frozenset({"subfolder", "revision", "variant", "gguf_file", "endpoint", "attn_implementation"})
 # What a call that reads no weights may be given as well, since callers pass one set of keywords to both.
 _NO_WEIGHTS = frozenset(_DEPRECATED) | {"trust_remote_code", "code_revision"}
 

@@ -115,7 +115,8 @@ class Verification:
             return [self.only]
         found = [name for name in self.names if name.endswith(".safetensors") or ".safetensors.index." in name]
         chosen = [name for name in found if "/" not in name and (variant is None or is_weight_file(name, variant))]
-        return chosen or [name for name in self.names if _TORCH.fullmatch(name)]
+        chosen = chosen or [name for name in self.names if _TORCH.fullmatch(name)]
+        return chosen or [name for name in self.names if name.endswith(".gguf")]
 
     def _open(self, checked: Checked) -> None:
         assert checked.path is not None

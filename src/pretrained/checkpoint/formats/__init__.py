@@ -14,7 +14,8 @@ class Format:
 
     Attributes:
         name: what messages call it.
-        single: a checkpoint in one file. index: the list of its shards, where there may be some.
+        single: a checkpoint in one file; `*` where that is called as its writer likes.
+        index: the list of its shards, where there may be some.
         suffixes: endings of file names that ask for its reader.
     """
 
@@ -30,6 +31,7 @@ FORMATS: Mapping[str, Format] = {
     "torch": Format(
         "PyTorch .bin", "pytorch_model.bin", "pytorch_model.bin.index.json", (".bin", ".pt", ".pth", ".tar")
     ),
+    "gguf": Format("GGUF", "*.gguf", None, (".gguf",)),
 }
 
 
