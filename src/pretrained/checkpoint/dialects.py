@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from .._types import Shape
-from .formats.gguf_names import torch_place
 from .rules import Op, Permute, Reshape
 from .tensors import Container, Entry
 
@@ -137,6 +136,8 @@ def from_tf1(name: str, shape: Shape, metadata: Mapping[str, str]) -> Place | No
 
 def from_gguf(name: str, shape: Shape, metadata: Mapping[str, str]) -> Place | None:
     """A tensor as llama.cpp names it: `blk.0.attn_output.weight`."""
+    from .formats.gguf_names import torch_place
+
     found = torch_place(name, shape, metadata)
     return None if found is None else Place(*found)
 

@@ -147,6 +147,8 @@ class _Cursor:
         at, length = self.position, self.number(_U64)
         if length > min(MAX_NAME, self.left):
             raise GgufFlawError(f"{what} of {length} bytes, where {min(MAX_NAME, self.left)} can be", offset=at)
+        if not length:
+            raise GgufFlawError(f"{what} without characters", offset=at)
         try:
             name = self.take(length).decode("utf-8")
         except UnicodeDecodeError:
