@@ -20,8 +20,8 @@ from .gguf_types import TYPES, Blocks
 
 __all__ = ["MAX_ITEMS", "MAX_KEYS", "MAX_TENSORS", "GgufFlawError", "Head", "Raw", "Skipped", "read_head"]
 
-MAX_KEYS = 65_536
-MAX_TENSORS = 200_000
+MAX_KEYS = 16_384
+MAX_TENSORS = 100_000
 MAX_ITEMS = 2_000_000  # strings in all arrays together: each has to be walked over
 MAX_NAME = 1024  # bytes of a key or of a tensor's name
 MAX_TEXT = 4096  # bytes of a string that is kept
