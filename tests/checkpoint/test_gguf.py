@@ -57,7 +57,7 @@ from pretrained.errors import (
     UntrustedPathError,
     WeightsFormatError,
 )
-from pretrained.hub.snapshot import FolderSnapshot
+from pretrained.hub.snapshot import FolderSnapshot, LazySnapshot
 from pretrained.options import WeightOptions
 
 RNG = np.random.default_rng(0)
@@ -534,6 +534,28 @@ def test_a_name_that_leads_nowhere(name: str, kind: type[PretrainedError], words
         (tmp_path / "in" / name).symlink_to("/etc/passwd")
     with pytest.raises(kind, match=words):
         find(tmp_path / "in", gguf_file=name)
+
+
+def test_of_a_hub_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
+    parts(tmp_path)
+    names = [f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
+    fetched = []
+
+    def fetch(name: str) -> Path:
+        fetched.append(name)
+        return tmp_path / Path(name).name
+
+    def snapshot(folder: str = "") -> LazySnapshot:
+        files = [folder + name for name in names] + ["sub/other.gguf"]
+        return LazySnapshot("org/name", "0" * 40, dict(zip(files, files, strict=True)), fetch)
+
+    assert len(find_checkpoint(snapshot(), WeightOptions()).containers) == 2
+    assert sorted(set(fetched)) == names
+    fetched.clear()
+    assert len(find_checkpoint(snapshot("q4/"), WeightOptions(gguf_file=f"q4/{names[1]}")).containers) == 2
+    assert sorted(set(fetched)) == [f"q4/{name}" for name in names]
+    with pytest.raises(SourceError, match="no weights in org/name"):
+        find_checkpoint(snapshot("q4/"), WeightOptions())
 
 
 def test_a_file_and_another_gguf(tmp_path: Path) -> None:

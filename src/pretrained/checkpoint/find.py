@@ -171,7 +171,7 @@ def find_gguf(snapshot: Snapshot, options: WeightOptions) -> Weights | None:
 
 def _sole_gguf(names: Sequence[str], options: WeightOptions) -> str | None:
     """The GGUF of a folder, or the first of its parts; None if there are several, or other weights beside it."""
-    found = [name for name in names if format_of(name) == "gguf"]
+    found = [name for name in names if format_of(name) == "gguf" and "/" not in name]
     if not found or options.variant is not None or options.use_safetensors:
         return None
     if any(_OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name) for name in names):
