@@ -416,5 +416,6 @@ def test_looking_at_it(tmp_path: Path) -> None:
 
 
 def test_what_is_long_is_shortened_on_a_terminal(tmp_path: Path) -> None:
-    write(tmp_path / "x.gguf", llama(), words=("x" * 1000, Value.STRING))
-    assert f"llama.words={'x' * 200}…" in run("inspect", tmp_path)
+    write(tmp_path / "x.gguf", llama(), words=("x\n" * 1000, Value.STRING))
+    shown = "x\\n" * 100
+    assert f"llama.words={shown}…" in run("inspect", tmp_path)

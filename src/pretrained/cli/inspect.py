@@ -149,7 +149,9 @@ def _sum(sums: dict[str, Any]) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_NOTE else f"{text[:MAX_NOTE]}…"
+    """On one line, and not too long."""
+    line = text[:MAX_NOTE].replace("\n", "\\n")
+    return line if len(text) <= MAX_NOTE else f"{line}…"
 
 
 def _words(value: Any) -> str:
