@@ -18,10 +18,11 @@ from _harness import HERE, add_options, machine, scratch_folder, verdict, versio
 
 ORDER = (
     "import_time", "first_load", "warm_load", "many_tensors", "mapped_memory", "cold_load", "copying_load", "cast_load",
-    "saving", "resize",
+    "gguf_load", "saving", "resize",
 )  # fmt: skip
 PEERS = (
     "torch", "transformers", "safetensors", "accelerate", "tensorizer", "runai-model-streamer", "fastsafetensors",
+    "gguf",
 )  # fmt: skip
 PAGE = HERE.parent / "docs" / "performance.md"
 REQUIREMENTS = HERE / "requirements-peers.txt"
@@ -112,7 +113,7 @@ def page(records: list[dict[str, Any]], peers: Path, options: argparse.Namespace
     shown = ["--quick"] if options.quick else []
     shown += ["--repeats", str(options.repeats)] if options.repeats else []
     shown += options.names
-    ours = versions(sys.executable, ("pretrained", "torch", "numpy"))
+    ours = versions(sys.executable, ("pretrained", "torch", "numpy", "gguf"))
     theirs = versions(peers, PEERS)
     load = os.getloadavg()
     head = [

@@ -58,6 +58,7 @@ def test_the_contract_is_known() -> None:
         ("endpoint", "https://hub", lambda o: o.source.endpoint),
         ("use_safetensors", True, lambda o: o.weights.use_safetensors),
         ("variant", "fp16", lambda o: o.weights.variant),
+        ("gguf_file", "x.gguf", lambda o: o.weights.gguf_file),
         ("config", "other", lambda o: o.config),
         ("state_dict", {"a": 1}, lambda o: o.state_dict),
         ("dtype", "float16", lambda o: o.dtype),
@@ -104,7 +105,6 @@ OFF = {
     "quantization_config": [None],
     "load_in_8bit": [None, False],
     "load_in_4bit": [None, False],
-    "gguf_file": [None],
 }
 
 
@@ -121,6 +121,14 @@ def test_what_is_not_there_yet_is_refused_not_ignored(name: str, value: Any) -> 
     ) as e:
         split_load_options({name: value})
     assert e.value.key == name
+
+
+@pytest.mark.parametrize("other", [{"variant": "fp16"}, {"use_safetensors": True}])
+def test_a_gguf_and_other_weights_exclude_each_other(other: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"gguf_file= names the weights, and {next(iter(other))}= asks for others"):
+        split_load_options({"gguf_file": "x.gguf", **other})
+    with pytest.raises(InvalidOptionError, match="gguf_file is a string, not a bool"):
+        split_load_options({"gguf_file": True})
 
 
 def test_other_keywords_are_given_back() -> None:

@@ -16,18 +16,18 @@ from .backend import Backend
 from .checkpoint.disk import stamp_at
 from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Loaded, execute
-from .checkpoint.files import read_json
-from .checkpoint.find import Weights, find_checkpoint, settle
+from .checkpoint.find import Weights, find_checkpoint, find_gguf, settle
 from .checkpoint.formats.memory import MEMORY, StateDict
 from .checkpoint.plan_load import LoadPlan, plan_load
 from .checkpoint.rules import rules_from_mapping
 from .checkpoint.tensors import FileStamp, count_elements
-from .configuration import CONFIG_NAME, PretrainedConfig, config_keys, config_path
+from .configuration import CONFIG_NAME, PretrainedConfig, config_keys
+from .configuration_file import read_located
 from .configuration_input import located
 from .errors import CheckpointChangedError, ConfigError, MismatchError, OptionError, PretrainedError
 from .generation.config import GenerationConfig, read_generation_config
 from .hub.ref import resolve
-from .options import LoadOptions, unknown_keyword
+from .options import LoadOptions, WeightOptions, unknown_keyword
 from .report import Keys, LoadReport
 
 __all__ = ["Choose", "Stopwatch", "build_plan", "load", "load_weights", "read_config", "split_model_keywords"]
@@ -120,16 +120,18 @@ def _load_once(
     with watch.time("resolve"):
         snapshot = None if ref is None else settle(resolve(ref, options.source))
         before = _config_stamp(snapshot)
-        config, rest = _read_config(choose, snapshot, options, keywords)
+        gguf = None if snapshot is None else find_gguf(snapshot, options.weights)
+        config, rest = _read_config(choose, snapshot, options, keywords, gguf)
         cls = choose(config, snapshot)[1]
         arguments = _apply_keywords(cls, config, rest)
     with watch.time("find"):
-        weights = _find_weights(snapshot, options, backend)
+        weights = gguf if gguf and options.state_dict is None else _find_weights(snapshot, options, backend)
         _check_plausible(config, weights)
     with watch.time("skeleton"):
         # With a config that was read and nothing else, whatever a constructor complains of is in the file.
         is_read = snapshot is not None and options.config is None and not (model_args or arguments)
-        with located(cls.__name__, str(snapshot.path(CONFIG_NAME))) if is_read and snapshot else nullcontext():
+        file = _name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot else None
+        with located(cls.__name__, file) if is_read else nullcontext():
             model = backend.skeleton(lambda: cls(config, *model_args, **arguments))
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch)
     if snapshot is not None and _config_stamp(snapshot) != before:
@@ -226,11 +228,16 @@ def read_config(choose: Choose, snapshot: Snapshot | None, options: LoadOptions)
     Raises:
         ConfigError: the config is damaged or impossible. OptionError: there is nowhere to read it from.
     """
-    return _read_config(choose, snapshot, options, {})[0]
+    gguf = None if snapshot is None else find_gguf(snapshot, options.weights)
+    return _read_config(choose, snapshot, options, {}, gguf)[0]
 
 
 def _read_config(
-    choose: Choose, snapshot: Snapshot | None, options: LoadOptions, keywords: Mapping[str, Any]
+    choose: Choose,
+    snapshot: Snapshot | None,
+    options: LoadOptions,
+    keywords: Mapping[str, Any],
+    gguf: Weights | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """(the config, keywords that are not yet in it). What is read is built with them, so that all that follows fits."""
     given, rest = options.config, dict(keywords)
@@ -239,10 +246,11 @@ def _read_config(
     else:
         if given is not None:
             snapshot = settle(resolve(given, options.source))
+            gguf = find_gguf(snapshot, WeightOptions())
         if snapshot is None:
             raise OptionError("without a folder or name, pass config= and state_dict=", key="config")
-        path = config_path(snapshot)
-        values = {**read_json(path), "_name_or_path": snapshot.name, "_config_file": str(path)}
+        found, path = read_located(snapshot, gguf)
+        values = {**found, "_name_or_path": snapshot.name, "_config_file": str(path)}
         config, rest = choose(values, snapshot)[0].from_dict(values, return_unused_kwargs=True, **keywords)
         _compare_types(values, config)
     if options.attn_implementation is not None:

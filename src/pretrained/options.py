@@ -54,7 +54,13 @@ class WeightOptions:
 
     use_safetensors: bool | None = None
     variant: str | None = None
+    gguf_file: str | None = None
     prefer: str | None = None  # "tf" or "flax": whose format to read where there are several
+
+    def __post_init__(self) -> None:
+        if self.gguf_file is not None and (self.variant is not None or self.use_safetensors):
+            other = "variant" if self.variant is not None else "use_safetensors"
+            raise OptionError(f"gguf_file= names the weights, and {other}= asks for others", key="gguf_file")
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,6 @@ _OFF_VALUES: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "load_in_8bit": (None, False),
     "load_in_4bit": (None, False),
-    "gguf_file": (None,),
 }
 
 _SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
@@ -134,7 +139,9 @@ _FLAGS = frozenset(
         "trust_remote_code",
     }
 )
-_STRINGS = frozenset({"subfolder", "revision", "variant", "endpoint", "attn_implementation", "code_revision"})
+_STRINGS = frozenset(
+    {"subfolder", "revision", "variant", "gguf_file", "endpoint", "attn_implementation", "code_revision"}
+)
 # What a call that reads no weights may be given as well, since callers pass one set of keywords to both.
 _CODE_NAMES = frozenset({"trust_remote_code", "code_revision"})
 _NO_WEIGHTS = frozenset(_DEPRECATED) | _CODE_NAMES
