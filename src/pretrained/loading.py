@@ -13,6 +13,8 @@ from typing import Any
 
 from ._types import PathLike, Snapshot
 from .backend import Backend
+from .checkpoint.deliver import deliver, require_folder
+from .checkpoint.devices import plan_placement
 from .checkpoint.disk import stamp_at
 from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Loaded, execute
@@ -161,10 +163,13 @@ def load_weights(
     with watch.time("plan"):
         plan, policy = build_plan(model, cls, weights, options, backend, config)
         plan.check(strict=options.strict, ignore_mismatched_sizes=options.ignore_mismatched_sizes)
+        require_folder(plan)
     with watch.time("initialise"):
         backend.initialise(model, plan.initialise, policy)
     with watch.time("read"):
         loaded = execute(plan, weights.containers, backend, use_mmap=options.mmap)
+        if plan.placement is not None:
+            deliver(plan, weights.containers, backend, backend.placer, loaded, use_mmap=options.mmap)
         plan.conflicts += loaded.warnings
         _compare_twins(plan, loaded, weights, backend)
         _require_same_files(weights)
@@ -172,6 +177,8 @@ def load_weights(
             raise MismatchError(f"{plan.source}: " + "; ".join(plan.conflicts), path=plan.source)
     with watch.time("bind"):
         backend.bind(model, loaded.values)
+        if plan.placement is not None:
+            backend.placer.attach(model, plan.placement, loaded.resting)
         backend.finish(model, policy, plan.renamed)
     report = _report_of(plan, loaded, watch.seconds)
     report.dtype = policy.default
@@ -189,9 +196,15 @@ def build_plan(
         weights.entries.values(),
         _declared(cls, "_keep_in_fp32_modules"),
     )
+    params, placement = backend.params(model), None
+    if options.placement.device_map is not None:
+        placer = backend.placer
+        placement = plan_placement(options.placement, placer.layout(model), params, policy, placer.memory)
+        placer.check(placement)
+        params = placement.stamp(params)
     plan = plan_load(
         weights.entries,
-        backend.params(model),
+        params,
         policy,
         prefix=getattr(cls, "base_model_prefix", ""),
         rules=(*getattr(cls, "_rules", ()), *rules_from_mapping(options.key_mapping)),
@@ -202,6 +215,7 @@ def build_plan(
         source=_name_of(weights),
         model=cls.__name__,
     )
+    plan.placement = placement
     if weights.twins:
         filled = {step.entry.name: step.param for step in plan.steps}
         own = {name: filled.get(weights.entries[name].name) for name, _ in weights.twins}
