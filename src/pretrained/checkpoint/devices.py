@@ -322,7 +322,7 @@ def _assign(
         reserve = sum(tree.sizes[name] for name in tree.buffers if name in tree.sizes) if keeps_buffers else 0
         if runners:
             reserve += max((sum(tree.sizes[tree.tensors[t]] for t in own) for own in tree.own.values()), default=0)
-        room = {**limits, main: max(0, limits.get(main, 0) - reserve)}
+        room = {device: max(0, size - reserve) if device == main else size for device, size in limits.items()}
         found = fill(sizes, room, runners)
     on_disk = sum(size for size, device in zip(sizes, found, strict=True) if device == DISK)
     if on_disk > limits.get(DISK, on_disk):

@@ -22,7 +22,7 @@ def fill(sizes: Sequence[int], room: Mapping[Device, int], runners: Sequence[Dev
     for size in sizes:
         place = next((i for i in range(at, len(runners)) if size <= left[runners[i]]), None)
         if place is None:
-            device: Device = CPU if size <= left.get(CPU, 0) else DISK
+            device: Device = CPU if size <= left.get(CPU, -1) else DISK
         else:
             at, device = place, runners[place]
         if device in left:

@@ -68,7 +68,7 @@ class TorchPlacer:
             InvalidOptionError: no such device here.
             MissingFrameworkError: accelerate is needed and not installed.
         """
-        for device in {*placement.devices.values(), placement.main} - {DISK}:
+        for device in {*placement.devices.values(), *placement.shown.values(), placement.main} - {DISK}:
             _check_device(device)
         if placement.is_spread and find_spec("accelerate") is None:
             raise MissingFrameworkError(
@@ -161,8 +161,9 @@ class _Lane:
 
 
 def _check_device(device: Device) -> None:
+    here = torch.accelerator.current_accelerator()
     try:
-        kind = torch.device(device)
+        kind = torch.device(here.type if here else "cuda", device) if isinstance(device, int) else torch.device(device)
     except RuntimeError:
         raise InvalidOptionError(
             f"device_map: {device!r} is no device; give one such as 'cuda:0', or one of {', '.join(STRATEGIES)}",
