@@ -294,7 +294,7 @@ def test_values_beyond_the_dtype(device: str, has_folder: bool, folders: dict[st
     state = load_file(tmp_path / "huge" / "model.safetensors")
     state["model.norm.weight"][3] = 1e30
     save_file(state, tmp_path / "huge" / "model.safetensors", {"format": "pt"})
-    options: dict[str, Any] = {"device_map": device, "dtype": "float16"}
+    options: dict[str, Any] = {"device_map": device, "dtype": "float16", "mmap": has_folder}
     if has_folder:
         options["offload_folder"] = tmp_path / "away"
     _, report = LlamaForCausalLM.from_pretrained(tmp_path / "huge", **options, output_loading_info=True)

@@ -55,10 +55,10 @@ class Placer(Protocol):
     def empty(self, shape: Shape, dtype: str, device: Device) -> Any:
         """An array on a device, not yet filled."""
 
-    def send(self, source: Any, source_dtype: str, target: Any, start: int) -> Any:
-        """Fills `target` from its element `start` on with the flat buffer `source`; returns that part of it.
+    def send(self, source: Any, source_dtype: str, target: Any, start: int) -> None:
+        """Fills `target` from its element `start` on with the flat buffer `source`.
 
-        `source` is done with on return, the part is not before `wait`. Called by several threads.
+        `source` is done with on return, the target not before `wait`. Called by several threads.
         """
 
     def wait(self) -> None:
@@ -185,16 +185,12 @@ def _send_steps(
     read, done = source_of(container, can_map=can_map, ahead=ahead)
     for step in direct:
         loaded.values[step.param] = placer.empty(step.shape, step.dtype, step.device)
-    overflowed: set[str] = set()
 
     def convert(window: tuple[Step, int, int]) -> None:
         step, start, stop = window
         size = BITS[step.entry.dtype] // 8
         first, last = step.entry.offset + start * size, step.entry.offset + stop * size
-        source = read(first, last)
-        part = placer.send(source, step.entry.dtype, loaded.values[step.param], start)
-        if overflows(step, source, part, sink):
-            overflowed.add(step.entry.name)
+        placer.send(read(first, last), step.entry.dtype, loaded.values[step.param], start)
         done(first, last)
 
     windows = [(step, start, stop) for step in direct for start, stop in windows_of(step)]
@@ -202,7 +198,11 @@ def _send_steps(
         run(convert, windows, initializer=sink.worker)
     finally:
         placer.wait()
-    loaded.warnings += [overflow_warning(step) for step in direct if step.entry.name in overflowed]
+    for step in direct:
+        value, entry = loaded.values[step.param], step.entry
+        is_suspect = can_overflow(entry.dtype, step.dtype) and sink.count_nonfinite(value, step.dtype) > 0
+        if is_suspect and overflows(step, read(entry.offset, entry.offset + entry.nbytes), value, sink):
+            loaded.warnings.append(overflow_warning(step))
     loaded.bytes_read += sum(step.entry.nbytes for step in direct)
 
 

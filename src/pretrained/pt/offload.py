@@ -67,7 +67,7 @@ class OffloadStore(Mapping[str, Tensor]):
         found = self._live.get(key)
         if found is None:
             source = self[name] if place.is_meta else place.detach()
-            found = source.to(device=device, dtype=place.dtype, non_blocking=True)
+            found = source.to(device=device, dtype=place.dtype, non_blocking=device.type != "cpu")
             self._live[key] = found = parameter_like(place, found) if isinstance(place, nn.Parameter) else found
         return found
 

@@ -83,15 +83,14 @@ class TorchPlacer:
         """A tensor on a device, not yet filled."""
         return torch.empty(shape, dtype=torch_dtype(dtype), device=device)
 
-    def send(self, source: Any, source_dtype: str, target: Tensor, start: int) -> Tensor:
-        """Fills `target` from its element `start` on with the flat buffer `source`; returns that part of it."""
+    def send(self, source: Any, source_dtype: str, target: Tensor, start: int) -> None:
+        """Fills `target` from its element `start` on with the flat buffer `source`."""
         raw, dtype = torch.frombuffer(source, dtype=torch.uint8), torch_dtype(source_dtype)
         part = target.view(-1)[start : start + raw.numel() // dtype.itemsize]
         if target.device.type == "cuda":
             self._lane_to(target.device).carry(raw, dtype, part)
         else:
             part.copy_(raw.clone().view(dtype))  # the bytes may lie unaligned
-        return part
 
     def _lane_to(self, device: torch.device) -> _Lane:
         """This thread's way to the device."""
