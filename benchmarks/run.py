@@ -18,7 +18,7 @@ from _harness import HERE, add_options, machine, scratch_folder, verdict, versio
 
 ORDER = (
     "import_time", "first_load", "warm_load", "many_tensors", "mapped_memory", "cold_load", "copying_load", "cast_load",
-    "gguf_load", "saving", "resize",
+    "gguf_load", "saving", "resize", "offload",
 )  # fmt: skip
 PEERS = (
     "torch", "transformers", "safetensors", "accelerate", "tensorizer", "runai-model-streamer", "fastsafetensors",
@@ -56,8 +56,8 @@ ADVICE = """\
 
 ## Where the limits are
 
-- Warm load: more than half of it builds the modules, which is nn.Module's own bookkeeping (a trial that only builds them
-  on the meta device and maps the file, checking nothing, is about a fifth of transformers' load by itself). The checks,
+- Warm load: more than half of it builds the modules, which is nn.Module's own bookkeeping (a trial that only builds
+  them on the meta device and maps the file, checking nothing, is about a fifth of transformers' load). The checks,
   the plan and the binding cost the rest, about 20 µs a tensor.
 - Copying load: one copy from the page cache by as many threads as there are cores, into huge pages where the host gives
   them quickly. What remains is the speed of memory; on two cores the ratio to the fastest peer lies around one half.

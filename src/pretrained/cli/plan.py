@@ -117,7 +117,7 @@ def _need_torch() -> None:
 
 def _check_plausible(config: Any, weights: Weights) -> None:
     """As a load does, so that an impossible number of layers is not built."""
-    from ..loading import _check_plausible as check
+    from ..loading_config import check_plausible as check
 
     check(config, weights)
 
