@@ -14,7 +14,8 @@ from typing import Any
 
 from ._types import Snapshot
 from .checkpoint.files import read_json, safe_join, safe_name
-from .checkpoint.find import has_weights, open_containers, settle
+from .checkpoint.find import has_weights, settle
+from .checkpoint.formats.readers import open_containers
 from .checkpoint.tensors import Container
 from .errors import ConfigError, InvalidOptionError, OptionError, SourceError, UntrustedPathError
 from .hub.ref import resolve
