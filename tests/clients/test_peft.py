@@ -21,8 +21,8 @@ IDS = torch.arange(12).reshape(2, 6) + 3
 
 def built(name: str, **changes: Any) -> nn.Module:
     torch.manual_seed(5)
-    family = {"Bert": tiny.tiny_bert, "Llam": tiny.tiny_llama, "ViTF": tiny.tiny_vit}[name[:4]]
-    return getattr(pretrained, name)(family(**changes)).eval()
+    cls = getattr(pretrained, name)
+    return cls(getattr(tiny, f"tiny_{cls.config_class.model_type.replace('-', '_')}")(**changes)).eval()
 
 
 # class, task type of peft, what forward is given
@@ -37,6 +37,10 @@ CASES = [
         {"input_ids": IDS, "start_positions": torch.tensor([0, 1]), "end_positions": torch.tensor([2, 3])},
     ),
     ("BertForMaskedLM", None, {"input_ids": IDS, "labels": IDS}),
+    ("RobertaForSequenceClassification", "SEQ_CLS", {"input_ids": IDS, "labels": torch.tensor([0, 1])}),
+    ("Qwen2ForCausalLM", "CAUSAL_LM", {"input_ids": IDS, "labels": IDS}),
+    ("Qwen3ForCausalLM", "CAUSAL_LM", {"input_ids": IDS, "labels": IDS}),
+    ("T5ForConditionalGeneration", "SEQ_2_SEQ_LM", {"input_ids": IDS, "labels": IDS}),
     ("ViTForImageClassification", None, {"pixel_values": PIXELS, "labels": torch.tensor([0, 1])}),
 ]
 

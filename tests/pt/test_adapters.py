@@ -24,6 +24,8 @@ from pretrained import (
     AutoModelForCausalLM,
     BertForSequenceClassification,
     ConfigError,
+    GPT2Config,
+    GPT2LMHeadModel,
     InvalidOptionError,
     LlamaConfig,
     LlamaForCausalLM,
@@ -266,6 +268,48 @@ def test_without_peft(monkeypatch: pytest.MonkeyPatch, saved: Path, base: Path) 
         with pytest.raises(MissingFrameworkError, match=r"adapters need peft, .*: pip install 'pretrained\[peft\]'"):
             call()
     assert logits(model).isfinite().all()
+
+
+def test_layers_whose_weight_is_transposed(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=50, n_positions=20, tie_word_embeddings=False)
+    model = GPT2LMHeadModel(config).eval()
+    model.save_pretrained(tmp_path / "base")
+    model = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    plain = logits(model)
+    model.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True))
+    model.save_pretrained(tmp_path / "adapter")
+    found = GPT2LMHeadModel.from_pretrained(tmp_path / "adapter", adapter_base=tmp_path / "base")
+    expected = logits(found)
+    assert torch.equal(expected, logits(model))
+    key = "transformer.h.0.mlp.c_fc.lora_{}.weight"
+    state = model.get_adapter_state_dict()
+    assert state[key.format("A")].shape == (2, 16)
+    assert state[key.format("B")].shape == (64, 2)
+    by_hand = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        for name, layer in by_hand.named_modules():
+            if name.endswith(("c_attn", "c_fc")):
+                down, up = (state[f"{name}.lora_{side}.weight"] for side in "AB")
+                layer.weight += (up @ down).T * (8 / 2)
+    torch.testing.assert_close(logits(by_hand), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(plain, expected)
+
+
+def test_checkpointing_trains_adapters() -> None:
+    gradients = []
+    for settings in (None, {"use_reentrant": False}, {"use_reentrant": True}):
+        model = tiny().train()
+        torch.manual_seed(4)
+        model.add_adapter(lora())
+        if settings:
+            model.gradient_checkpointing_enable(settings)
+        model(IDS, labels=IDS, use_cache=False).loss.backward()
+        gradients.append([param.grad for param in model.parameters() if param.requires_grad])
+    for others in gradients[1:]:
+        assert len(others) == 8
+        for own, other in zip(gradients[0], others, strict=True):
+            torch.testing.assert_close(own, other)
 
 
 # Saving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InvalidOptionError, MissingFrameworkError, OptionError
+from .layers import Conv1D
 
 __all__ = [
     "DEFAULT",
@@ -188,6 +190,8 @@ def inject(model: Any, config: Any, name: str, *, is_empty: bool = False) -> Non
     Raises:
         InvalidOptionError: peft cannot; with its reason.
     """
+    if config.peft_type == "LORA":
+        config._register_custom_module({Conv1D: _transposed_lora()})
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is what was asked for
@@ -198,6 +202,21 @@ def inject(model: Any, config: Any, name: str, *, is_empty: bool = False) -> Non
         ) from error
     for layer in _layers(model):
         layer.train(model.training)
+
+
+@functools.cache
+def _transposed_lora() -> Any:
+    """The class of peft's layer around our Conv1D, whose weight is `(in, out)`; peft itself knows another Conv1D."""
+    base: Any = peft_library().tuners.lora.layer.Linear
+
+    class TransposedLora(base):
+        """peft's layer, told that the weight it is around is transposed."""
+
+        def __init__(self, base_layer: nn.Module, adapter_name: str, **kwargs: Any) -> None:
+            options = {**kwargs, "fan_in_fan_out": True, "is_target_conv_1d_layer": True}
+            super().__init__(base_layer, adapter_name, **options)
+
+    return TransposedLora
 
 
 @contextmanager
