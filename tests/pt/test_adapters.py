@@ -40,6 +40,8 @@ from pretrained import (
     WeightsFormatError,
 )
 from pretrained.adapters import is_quick
+from pretrained.hub.snapshot import LazySnapshot
+from pretrained.options import SourceOptions
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 IDS = torch.arange(12).reshape(2, 6) + 5
@@ -819,3 +821,62 @@ def test_unknown_keys_of_a_newer_peft(saved: Path, base: Path, caplog: pytest.Lo
 )
 def test_patterns_that_take_long(pattern: str, quick: bool) -> None:
     assert is_quick(pattern) is quick
+
+
+# Repositories
+
+
+@pytest.fixture
+def cache(saved: Path, base: Path, tmp_path: Path) -> Path:
+    """A hub cache with the repositories org/base (at two commits) and org/lora, an adapter for it."""
+    change(saved, base_model_name_or_path="org/base", revision="c" * 40)
+    tiny(9).save_pretrained(tmp_path / "newer")
+    places = [("base", "a", tmp_path / "newer"), ("base", "c", base), ("lora", "b", saved)]
+    for name, letter, folder in places:
+        home = tmp_path / "cache" / f"models--org--{name}"
+        shutil.copytree(folder, home / "snapshots" / (letter * 40))
+        if not (home / "refs").exists():
+            (home / "refs").mkdir()
+            (home / "refs" / "main").write_text(letter * 40)
+    return tmp_path / "cache"
+
+
+def test_a_repository_may_not_name_another(cache: Path, base: Path, saved: Path) -> None:
+    where = {"cache_dir": cache, "local_files_only": True}
+    expected = logits(loaded_by_hand(base, saved))
+    with pytest.raises(UntrustedPathError, match="for the base model 'org/base', which is outside of its own place"):
+        AutoModelForCausalLM.from_pretrained("org/lora", **where)
+    model = AutoModelForCausalLM.from_pretrained("org/lora", trust_adapter_base=True, **where)
+    assert torch.equal(logits(model), expected)
+    assert model.config._commit_hash == "c" * 40
+    newest = AutoModelForCausalLM.from_pretrained("org/lora", adapter_base="org/base", **where)
+    assert newest.config._commit_hash == "a" * 40
+    assert not torch.equal(logits(newest), expected)
+    model = LlamaForCausalLM.from_pretrained(base)
+    model.load_adapter("org/lora", **where)
+    assert torch.equal(logits(model), expected)
+
+
+def test_a_repository_may_name_itself(cache: Path, base: Path, saved: Path) -> None:
+    home = cache / "models--org--base" / "snapshots" / ("c" * 40)
+    shutil.copytree(saved, home / "lora")
+    where = {"cache_dir": cache, "local_files_only": True, "subfolder": "lora"}
+    model = LlamaForCausalLM.from_pretrained("org/base", revision="c" * 40, **where)
+    assert torch.equal(logits(model), logits(loaded_by_hand(base, saved)))
+
+
+def test_a_repository_that_is_fetched(saved: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = logits(loaded_by_hand(base, saved))
+    change(saved, base_model_name_or_path="inner")
+    files = {f"inner/{path.name}": path for path in base.iterdir()} | {path.name: path for path in saved.iterdir()}
+
+    def opened(repo_id: str, source: SourceOptions) -> LazySnapshot:
+        start = f"{source.subfolder}/" if source.subfolder else ""
+        below = {name.removeprefix(start): name for name in files if name.startswith(start)}
+        return LazySnapshot(repo_id, "d" * 40, below, files.__getitem__)
+
+    monkeypatch.setattr("pretrained.hub.repository.open_repository", opened)
+    assert torch.equal(logits(LlamaForCausalLM.from_pretrained("org/lora")), expected)
+    change(saved, base_model_name_or_path="org/other")
+    with pytest.raises(UntrustedPathError, match="'org/other'"):
+        LlamaForCausalLM.from_pretrained("org/lora")
