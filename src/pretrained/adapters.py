@@ -24,6 +24,7 @@ from .options import LoadOptions, SourceOptions, WeightOptions
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
+    "OUTSIDE",
     "PREFIX",
     "Adapter",
     "adapter_at",
@@ -40,6 +41,15 @@ PREFIX = "base_model.model."  # what names at rest begin with
 # Kinds of adapter that are layers put into a model, each by itself.
 _METHODS = ("LORA", "IA3", "LOHA", "LOKR", "OFT", "HRA", "LN_TUNING")
 _MODULE_NAMES = ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules", "target_parameters")
+_LISTED = ("modules_to_save", "target_parameters")  # these may not be a pattern
+# What reaches for other files or modules, or needs peft's own loader.
+OUTSIDE = frozenset(
+    {
+        "megatron_config", "loftq_config", "corda_config", "eva_config", "lora_ga_config", "arrow_config",
+        "kasa_config", "monteclora_config", "velora_config", "use_bdlora", "layer_replication",
+        "alora_invocation_tokens", "trainable_token_indices",
+    }
+)  # fmt: skip
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 _RANKS = ("r", "oft_block_size")
 _NOTES = frozenset({"auto_mapping", "peft_version"})  # what they say is of no use here
@@ -221,11 +231,11 @@ def check_values(values: Mapping[str, Any], path: object) -> None:
 
 def _check_names(key: str, value: Any, path: object) -> None:
     """Names of modules: a list, or one pattern."""
-    if isinstance(value, str):
+    if isinstance(value, str) and key not in _LISTED:
         if len(value) > _MAX_NAME or not is_quick(value):
             raise _refused(path, key, value, "a short pattern without nested repeats")
     elif not (isinstance(value, list) and len(value) <= _MAX_NAMES and all(_is_name(name) for name in value)):
-        raise _refused(path, key, value, "a list of names, or one pattern")
+        raise _refused(path, key, value, "a list of names" + ("" if key in _LISTED else ", or one pattern"))
 
 
 def _check_patterns(key: str, value: Any, path: object) -> None:

@@ -659,6 +659,13 @@ WRONG = [
     ({"init_lora_weights": "corda"}, "'init_lora_weights' is 'corda'"),
     ({"init_lora_weights": {}}, "'init_lora_weights' is"),
     ({"megatron_config": {"x": 1}, "megatron_core": "os"}, "'megatron_config' is .*which is not followed here"),
+    (
+        {"megatron_config": True, "megatron_core": "megatron.core"},
+        "'megatron_config' is True, which is not",
+    ),
+    ({"trainable_token_indices": [1]}, "'trainable_token_indices' is .*not followed here"),
+    ({"modules_to_save": "all"}, "'modules_to_save' is 'all'; expected a list of names$"),
+    ({"target_modules": []}, "cannot be put on LlamaForCausalLM"),
     ({"loftq_config": {"loftq_bits": 4}}, "'loftq_config' is .*not followed here"),
     ({"layer_replication": [[0, 2]]}, "'layer_replication' is .*not followed here"),
     ({"task_type": "NOTHING"}, "cannot be built from these values: .*Invalid task type"),

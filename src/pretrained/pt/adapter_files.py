@@ -11,12 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adapters import PREFIX, Adapter, adapter_of, check_values
+from ..adapters import OUTSIDE, PREFIX, Adapter, adapter_of, check_values
 from ..configuration_input import located
 from ..errors import ConfigError, MismatchError, OptionError
 from ..options import SourceOptions, split_load_options, unknown_keyword
 from ..report import Keys, LoadReport
-from .adapter_layers import DEFAULT, activate, as_it_was, inject, peft_library, require_free, state_of_adapter
+from .adapter_layers import (
+    DEFAULT,
+    activate,
+    as_it_was,
+    inject,
+    peft_library,
+    require_free,
+    state_of_adapter,
+    translated,
+)
 from .slots import dtype_name
 
 __all__ = ["load", "opened"]
@@ -37,7 +46,7 @@ def opened(found: Adapter, *, strict: bool = False) -> Callable[[Any], LoadRepor
     config = _config_from(found.config, found.path)
 
     def attach(model: Any) -> LoadReport:
-        with as_it_was(model, DEFAULT) as undo:
+        with as_it_was(model, DEFAULT) as undo, translated(model):
             return _fill(model, DEFAULT, config, _tensors_of(found), undo, _Terms(str(found.weights.path), strict))
 
     return attach
@@ -67,7 +76,7 @@ def load(
             f"peft_config is a config of peft or a dict, not a {type(config).__name__}", key="peft_config"
         )
     config = copy.deepcopy(config)
-    with as_it_was(model, name) as undo:
+    with as_it_was(model, name) as undo, translated(model):
         held = dict(tensors) if found is None else _tensors_of(found)
         return _fill(model, name, config, held, undo, _Terms(source, options.strict, is_trainable))
 
@@ -84,12 +93,13 @@ def _config_from(values: Mapping[str, Any], path: object) -> Any:
     kept = {}
     for key, value in values.items():
         is_plain = isinstance(value, (bool, int, float, str))
-        if key in ("auto_mapping", "peft_version", "runtime_config") or not (is_plain or value):
+        says_nothing = not value and (key in OUTSIDE or not (is_plain or key in _FOLLOWED))
+        if value is None or says_nothing or key in ("auto_mapping", "peft_version", "runtime_config"):
             continue
         if key not in fields:
             logger.warning("%s: %r is nothing that peft %s knows; it is not used", path, key, peft.__version__)
             continue
-        if not (is_plain or key in _FOLLOWED):
+        if key in OUTSIDE or not (is_plain or key in _FOLLOWED):
             raise ConfigError(
                 f"{path}: adapter key {key!r} is {value!r:.120}, which is not followed here; load it with peft itself, "
                 "if you trust it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import InvalidOptionError, MissingFrameworkError, OptionError
+from ..errors import InvalidOptionError, MissingFrameworkError, OptionError, PretrainedError
 from .layers import Conv1D
 
 __all__ = [
@@ -27,11 +28,15 @@ __all__ = [
     "require_free",
     "state_of_adapter",
     "switch",
+    "translated",
 ]
 
 DEFAULT = "default"
 # What peft finds wrong with a config once it has the model before it.
-_PEFT_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+_PEFT_ERRORS = (
+    TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError, ImportError,
+    re.error,
+)  # fmt: skip
 
 
 def is_adapted(model: Any) -> bool:
@@ -184,6 +189,20 @@ def add(model: Any, config: Any, name: str) -> None:
         activate(model, name)
 
 
+@contextmanager
+def translated(model: Any) -> Iterator[None]:
+    """Makes what peft finds wrong in the block an InvalidOptionError with its reason."""
+    try:
+        yield
+    except PretrainedError:
+        raise
+    except _PEFT_ERRORS as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidOptionError(
+            f"this adapter cannot be put on {type(model).__name__}: {reason}", key="peft_config", reason=reason
+        ) from error
+
+
 def inject(model: Any, config: Any, name: str, *, is_empty: bool = False) -> None:
     """Puts layers in; if `is_empty`, without memory.
 
@@ -192,14 +211,9 @@ def inject(model: Any, config: Any, name: str, *, is_empty: bool = False) -> Non
     """
     if config.peft_type == "LORA":
         config._register_custom_module({Conv1D: _transposed_lora()})
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is what was asked for
-            peft_library().inject_adapter_in_model(config, model, name, low_cpu_mem_usage=is_empty)
-    except _PEFT_ERRORS as error:
-        raise InvalidOptionError(
-            f"this adapter cannot be put on {type(model).__name__}: {error}", key="peft_config", reason=str(error)
-        ) from error
+    with translated(model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is what was asked for
+        peft_library().inject_adapter_in_model(config, model, name, low_cpu_mem_usage=is_empty)
     for layer in _layers(model):
         layer.train(model.training)
 
