@@ -28,6 +28,7 @@ _TORCH = {
     "PreTrainedModel": "pt.modeling",
     "ModuleUtilsMixin": "pt.module_utils",
     "ModelOutput": "pt.outputs",
+    "TrainerMixin": "pt.trainer",
     "load_into": "pt.any_module",
     "save": "pt.any_module",
 }

@@ -77,6 +77,7 @@ from .pt.any_module import load_into, save
 from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
 from .pt.outputs import ModelOutput
+from .pt.trainer import TrainerMixin
 from .report import LoadReport, SaveReport
 
 __all__ = [
@@ -136,6 +137,7 @@ __all__ = [
     "ShardIndexError",
     "SourceError",
     "TensorError",
+    "TrainerMixin",
     "UntrustedCodeError",
     "UntrustedPathError",
     "ViTConfig",

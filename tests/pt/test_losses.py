@@ -56,6 +56,19 @@ def test_problem_types(num_labels: int, labels: torch.Tensor, kind: str) -> None
     assert losses.infer_problem_type(num_labels, labels) == kind
 
 
+@pytest.mark.parametrize("kind", losses.PROBLEM_TYPES)
+def test_parts_of_a_batch_add_up_for_every_problem_type(kind: str) -> None:
+    """Divided by the items of the whole batch, the losses of its parts sum to that of the whole."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 3), torch.rand(6, 3).round()
+    if kind == "single_label_classification":
+        labels = labels.argmax(-1)
+    whole = losses.sequence_classification(logits, labels, 3, kind)
+    count = labels.numel()
+    parts = [losses.sequence_classification(logits[p], labels[p], 3, kind, count) for p in (slice(2), slice(2, 6))]
+    torch.testing.assert_close(sum(parts), whole)
+
+
 def test_sequence_classification() -> None:
     one, three = torch.tensor([[1.0], [3.0]]), torch.randn(2, 3)
     assert losses.sequence_classification(one, torch.tensor([0.0, 0.0]), 1).item() == pytest.approx(5)

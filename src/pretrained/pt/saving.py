@@ -72,10 +72,13 @@ def save_model(
     """Writes config and weights of a PreTrainedModel; None where this process writes nothing.
 
     With `blocking=False` the tensors are copied now and written by a thread: the report comes later. The interpreter
-    does not end before they are written.
+    does not end before they are written. `save_function` stands for `torch.save`, and what such functions write is no
+    safetensors file: those are written by the library.
     """
     if not options.is_main_process:
         return None
+    if options.form != "torch":
+        save_function = None
     model = unwrap(model)
     state = model.state_dict() if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
