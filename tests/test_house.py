@@ -31,7 +31,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"pt", "tf", "flax"}),
     frozenset({"models"}),
     frozenset({"auto"}),
-    frozenset({"cli", "__init__", "__main__", "modeling_utils", "modeling_outputs", "configuration_utils"}),
+    frozenset(
+        {"cli", "__init__", "__main__", "modeling_utils", "modeling_outputs", "configuration_utils", "pytorch_utils"}
+    ),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 STRANGERS = frozenset(
@@ -232,6 +234,7 @@ def name_complaints(path: Path, tree: ast.Module) -> Iterator[str]:
             "module_utils",
             "modeling_utils",
             "configuration_utils",
+            "pytorch_utils",
         ):
             yield f"the name {part}"
     for node in ast.walk(tree):

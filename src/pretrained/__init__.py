@@ -29,6 +29,7 @@ _TORCH = {
     "ModuleUtilsMixin": "pt.module_utils",
     "ModelOutput": "pt.outputs",
     "TrainerMixin": "pt.trainer",
+    **dict.fromkeys(("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_linear_layer"), "pt.heads"),
     "load_into": "pt.any_module",
     "save": "pt.any_module",
 }
@@ -38,6 +39,7 @@ _AUTO = (
     "AutoModelForQuestionAnswering", "AutoModelForMultipleChoice", "AutoModelForImageClassification",
     "AutoModelForMaskedImageModeling", "AutoModelForCTC", "AutoModelForAudioClassification",
     "AutoModelForAudioFrameClassification", "AutoModelForAudioXVector",
+    "AutoModelForSeq2SeqLM",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from .auto.classes import (
     AutoModelForNextSentencePrediction,
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
@@ -54,6 +55,23 @@ from .models.bert.modeling_bert_tasks import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from .models.distilbert.configuration_distilbert import DistilBertConfig
+from .models.distilbert.modeling_distilbert import DistilBertModel, DistilBertPreTrainedModel
+from .models.distilbert.modeling_distilbert_heads import (
+    DistilBertForMaskedLM,
+    DistilBertForMultipleChoice,
+    DistilBertForQuestionAnswering,
+    DistilBertForSequenceClassification,
+    DistilBertForTokenClassification,
+)
+from .models.gpt2.configuration_gpt2 import GPT2Config
+from .models.gpt2.modeling_gpt2 import GPT2Model, GPT2PreTrainedModel
+from .models.gpt2.modeling_gpt2_heads import GPT2DoubleHeadsModel, GPT2LMHeadModel
+from .models.gpt2.modeling_gpt2_tasks import (
+    GPT2ForQuestionAnswering,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+)
 from .models.llama.configuration_llama import LlamaConfig
 from .models.llama.modeling_llama import (
     LlamaForCausalLM,
@@ -61,6 +79,42 @@ from .models.llama.modeling_llama import (
     LlamaModel,
     LlamaPreTrainedModel,
 )
+from .models.qwen2.configuration_qwen2 import Qwen2Config
+from .models.qwen2.modeling_qwen2 import Qwen2ForCausalLM, Qwen2Model, Qwen2PreTrainedModel
+from .models.qwen2.modeling_qwen2_tasks import (
+    Qwen2ForQuestionAnswering,
+    Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
+)
+from .models.qwen3.configuration_qwen3 import Qwen3Config
+from .models.qwen3.modeling_qwen3 import Qwen3ForCausalLM, Qwen3Model, Qwen3PreTrainedModel
+from .models.qwen3.modeling_qwen3_tasks import (
+    Qwen3ForQuestionAnswering,
+    Qwen3ForSequenceClassification,
+    Qwen3ForTokenClassification,
+)
+from .models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
+from .models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
+from .models.roberta.modeling_roberta_heads import RobertaForCausalLM, RobertaForMaskedLM
+from .models.roberta.modeling_roberta_tasks import (
+    RobertaForMultipleChoice,
+    RobertaForQuestionAnswering,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+)
+from .models.roberta.modeling_xlm_roberta import (
+    XLMRobertaForCausalLM,
+    XLMRobertaForMaskedLM,
+    XLMRobertaForMultipleChoice,
+    XLMRobertaForQuestionAnswering,
+    XLMRobertaForSequenceClassification,
+    XLMRobertaForTokenClassification,
+    XLMRobertaModel,
+)
+from .models.t5.configuration_t5 import T5Config
+from .models.t5.modeling_t5 import T5EncoderModel, T5Model, T5PreTrainedModel
+from .models.t5.modeling_t5_heads import T5ForConditionalGeneration
+from .models.t5.modeling_t5_tasks import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
 from .models.vit.configuration_vit import ViTConfig
 from .models.vit.modeling_vit import ViTModel, ViTPreTrainedModel
 from .models.vit.modeling_vit_heads import ViTForImageClassification, ViTForMaskedImageModeling
@@ -74,6 +128,7 @@ from .models.wav2vec2.modeling_wav2vec2_heads import (
 )
 from .models.wav2vec2.modeling_wav2vec2_pretraining import Wav2Vec2ForPreTraining
 from .pt.any_module import load_into, save
+from .pt.heads import find_pruneable_heads_and_indices, prune_conv1d_layer, prune_linear_layer
 from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
 from .pt.outputs import ModelOutput
@@ -95,6 +150,7 @@ __all__ = [
     "AutoModelForNextSentencePrediction",
     "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "BertConfig",
@@ -112,6 +168,22 @@ __all__ = [
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ConfigError",
+    "DistilBertConfig",
+    "DistilBertForMaskedLM",
+    "DistilBertForMultipleChoice",
+    "DistilBertForQuestionAnswering",
+    "DistilBertForSequenceClassification",
+    "DistilBertForTokenClassification",
+    "DistilBertModel",
+    "DistilBertPreTrainedModel",
+    "GPT2Config",
+    "GPT2DoubleHeadsModel",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "GPT2PreTrainedModel",
     "GenerationConfig",
     "HubError",
     "IntegrityError",
@@ -131,11 +203,42 @@ __all__ = [
     "PreTrainedModel",
     "PretrainedConfig",
     "PretrainedError",
+    "Qwen2Config",
+    "Qwen2ForCausalLM",
+    "Qwen2ForQuestionAnswering",
+    "Qwen2ForSequenceClassification",
+    "Qwen2ForTokenClassification",
+    "Qwen2Model",
+    "Qwen2PreTrainedModel",
+    "Qwen3Config",
+    "Qwen3ForCausalLM",
+    "Qwen3ForQuestionAnswering",
+    "Qwen3ForSequenceClassification",
+    "Qwen3ForTokenClassification",
+    "Qwen3Model",
+    "Qwen3PreTrainedModel",
     "ResourceLimitError",
+    "RobertaConfig",
+    "RobertaForCausalLM",
+    "RobertaForMaskedLM",
+    "RobertaForMultipleChoice",
+    "RobertaForQuestionAnswering",
+    "RobertaForSequenceClassification",
+    "RobertaForTokenClassification",
+    "RobertaModel",
+    "RobertaPreTrainedModel",
     "SaveError",
     "SaveReport",
     "ShardIndexError",
     "SourceError",
+    "T5Config",
+    "T5EncoderModel",
+    "T5ForConditionalGeneration",
+    "T5ForQuestionAnswering",
+    "T5ForSequenceClassification",
+    "T5ForTokenClassification",
+    "T5Model",
+    "T5PreTrainedModel",
     "TensorError",
     "TrainerMixin",
     "UntrustedCodeError",
@@ -154,8 +257,19 @@ __all__ = [
     "Wav2Vec2Model",
     "Wav2Vec2PreTrainedModel",
     "WeightsFormatError",
+    "XLMRobertaConfig",
+    "XLMRobertaForCausalLM",
+    "XLMRobertaForMaskedLM",
+    "XLMRobertaForMultipleChoice",
+    "XLMRobertaForQuestionAnswering",
+    "XLMRobertaForSequenceClassification",
+    "XLMRobertaForTokenClassification",
+    "XLMRobertaModel",
     "__version__",
+    "find_pruneable_heads_and_indices",
     "load_into",
+    "prune_conv1d_layer",
+    "prune_linear_layer",
     "save",
 ]
 

@@ -12,7 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from pretrained.models.bert.configuration_bert import BertConfig
+from pretrained.models.distilbert.configuration_distilbert import DistilBertConfig
+from pretrained.models.gpt2.configuration_gpt2 import GPT2Config
 from pretrained.models.llama.configuration_llama import LlamaConfig
+from pretrained.models.qwen2.configuration_qwen2 import Qwen2Config
+from pretrained.models.qwen3.configuration_qwen3 import Qwen3Config
+from pretrained.models.roberta.configuration_roberta import RobertaConfig
+from pretrained.models.t5.configuration_t5 import T5Config
 from pretrained.models.vit.configuration_vit import ViTConfig
 from pretrained.models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
 
@@ -31,6 +37,57 @@ def tiny_bert(**changes: Any) -> BertConfig:
         "attn_implementation": "eager",
     }
     return BertConfig(**settings | changes)
+
+
+def tiny_roberta(**changes: Any) -> RobertaConfig:
+    settings = {
+        "vocab_size": 71,
+        "hidden_size": 24,
+        "intermediate_size": 30,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 20,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return RobertaConfig(**settings | changes)
+
+
+def tiny_distilbert(**changes: Any) -> DistilBertConfig:
+    settings = {
+        "vocab_size": 71,
+        "dim": 24,
+        "hidden_dim": 30,
+        "n_layers": 2,
+        "n_heads": 4,
+        "max_position_embeddings": 20,
+        "initializer_range": 0.15,
+        "attn_implementation": "eager",
+    }
+    return DistilBertConfig(**settings | changes)
+
+
+QWEN = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "intermediate_size": 30,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.15,
+    "pad_token_id": 0,
+    "attn_implementation": "eager",
+}
+
+
+def tiny_qwen2(**changes: Any) -> Qwen2Config:
+    return Qwen2Config(**QWEN | changes)
+
+
+def tiny_qwen3(**changes: Any) -> Qwen3Config:
+    return Qwen3Config(**QWEN | changes)
 
 
 def tiny_llama(**changes: Any) -> LlamaConfig:
@@ -91,9 +148,40 @@ def tiny_wav2vec2(**changes: Any) -> Wav2Vec2Config:
     return Wav2Vec2Config(**settings | changes)
 
 
+def tiny_gpt2(**changes: Any) -> GPT2Config:
+    settings = {
+        "vocab_size": 61,
+        "n_embd": 24,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 32,
+        "initializer_range": 0.15,
+        "pad_token_id": 0,
+        "attn_implementation": "eager",
+    }
+    return GPT2Config(**settings | changes)
+
+
+def tiny_t5(**changes: Any) -> T5Config:
+    settings = {
+        "vocab_size": 61,
+        "d_model": 16,
+        "d_kv": 6,
+        "d_ff": 20,
+        "num_layers": 2,
+        "num_heads": 3,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 12,
+        "decoder_start_token_id": 0,
+        "dropout_rate": 0.0,
+        "attn_implementation": "eager",
+    }
+    return T5Config(**settings | changes)
+
+
 def find_class(family: str, name: str) -> type:
     declared = import_module(f"pretrained.models.{family}.family").FAMILY
-    places = [place.split(":") for place in declared.pt.values()]
+    places = [place.split(":") for place in (*declared.pt.values(), *declared.names)]
     module = next(module for module, found in places if found == name)
     return getattr(import_module(f"pretrained.models.{family}.{module}"), name)
 
@@ -107,15 +195,17 @@ def run_case(family: str, folder: str, case: str, attention: str) -> tuple[Any, 
     """Output of one case, and what was expected of it."""
     described = json.loads((REFERENCE / folder / "cases.json").read_text())
     spec, inputs = described["cases"][case], load_arrays(REFERENCE / folder / "inputs.npz")
-    config_class = BertConfig if family == "bert" else LlamaConfig
-    config = config_class.from_dict(described["base"] | spec.get("config", {}), attn_implementation=attention)
+    model_class: Any = find_class(family, spec["class"])
+    described["base"] |= spec.get("config", {})
+    config = model_class.config_class.from_dict(described["base"], attn_implementation=attention)
     assert config._attn_implementation == attention
-    model = find_class(family, spec["class"])(config).eval()
+    model = model_class(config).eval()
     weights = load_file(REFERENCE / folder / "model.safetensors")
     prefix = f"{model.base_model_prefix}."
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # one that is tied comes once
-            parameter.copy_(weights[next(key for key in (name, prefix + name, f"{case}|{name}") if key in weights)])
+            names = (f"{case}|{name}", name, prefix + name, name.removeprefix(prefix))
+            parameter.copy_(weights[next(key for key in names if key in weights)])
     given = {k: inputs[v[1:]] if isinstance(v, str) else v for k, v in spec["inputs"].items()}
     with torch.no_grad():
         output = model(**given, **({"use_cache": False} if family == "llama" else {}))

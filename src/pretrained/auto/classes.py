@@ -170,6 +170,10 @@ class AutoModelForCausalLM(_AutoModel):
     """The model with a head that predicts the next token."""
 
 
+class AutoModelForSeq2SeqLM(_AutoModel):
+    """The model with an encoder, and a decoder with a head that predicts the next token."""
+
+
 class AutoModelForMaskedLM(_AutoModel):
     """The model with a head that predicts masked tokens."""
 

@@ -14,12 +14,25 @@ from ..errors import ConfigError, InvalidOptionError, UntrustedCodeError
 __all__ = ["AUTO_NAMES", "config_class_for", "family_names", "known_types", "model_class_for", "register"]
 
 # model_type → folder below models/, whose family.py has the rest.
-FOLDERS: Mapping[str, str] = {"bert": "bert", "llama": "llama", "vit": "vit", "wav2vec2": "wav2vec2"}
+FOLDERS: Mapping[str, str] = {
+    "bert": "bert",
+    "distilbert": "distilbert",
+    "gpt2": "gpt2",
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "roberta": "roberta",
+    "t5": "t5",
+    "vit": "vit",
+    "wav2vec2": "wav2vec2",
+    "xlm-roberta": "roberta",
+}
 
 AUTO_NAMES = (
     "AutoModel",
     "AutoModelForPreTraining",
     "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForMaskedLM",
     "AutoModelForNextSentencePrediction",
     "AutoModelForSequenceClassification",
@@ -44,7 +57,8 @@ def _package(model_type: str) -> str:
 
 
 def _family(model_type: str) -> Any:
-    return importlib.import_module(f"{_package(model_type)}.family").FAMILY
+    family = importlib.import_module(f"{_package(model_type)}.family").FAMILY
+    return family.siblings.get(model_type, family)
 
 
 def _import(model_type: str, place: str) -> Any:

@@ -19,6 +19,7 @@ class Family:
         flax: the same for Flax, under `FlaxAutoModel…` names.
         tf: the same for TensorFlow, under `TFAutoModel…` names.
         names: further public classes that no auto class leads to.
+        siblings: model_type → further families that live in the same folder.
     """
 
     model_type: str
@@ -27,3 +28,4 @@ class Family:
     flax: Mapping[str, str] = field(default_factory=dict)
     tf: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    siblings: Mapping[str, Family] = field(default_factory=dict)

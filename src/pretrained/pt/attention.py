@@ -51,7 +51,7 @@ class AttentionFunction(Protocol):
 
 def split_heads(x: Tensor, head_dim: int) -> Tensor:
     """`(batch, seq, heads * head_dim)` as `(batch, heads, seq, head_dim)`, without a copy."""
-    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+    return x.unflatten(-1, (x.shape[-1] // head_dim, head_dim)).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -153,6 +153,8 @@ def attend(
     name = name or "sdpa"
     if name not in ATTENTION:
         raise unknown_name("attn_implementation", name, ATTENTION)
+    if query.shape[1] == 0:  # all heads of the layer were pruned
+        return query, query.new_empty(query.shape[0], 0, query.shape[2], key.shape[2]) if need_weights else None
     if need_weights or head_mask is not None:
         return eager(query, key, value, mask, scale=scale, dropout=dropout, causal=causal, head_mask=head_mask)
     return ATTENTION[name](query, key, value, mask, scale=scale, dropout=dropout, causal=causal)

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from .skeleton import build_skeleton
 from .slots import Slot
 
-__all__ = ["fresh_buffers", "init_all", "initialise"]
+__all__ = ["fresh_buffers", "init_all", "initialise", "owner_of", "reset"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,11 @@ def _post_order(module: nn.Module, owner: Any) -> Iterable[tuple[nn.Module, Any]
     yield module, owner
 
 
+def owner_of(model: Any, module: nn.Module) -> Any:
+    """The nearest module around `module` that has `_init_weights`; `model` if `module` is not in it."""
+    return next((owner for found, owner in _post_order(model, model) if found is module), model)
+
+
 def initialise(
     model: nn.Module, groups: Groups, build: Callable[[], nn.Module] | None, *, is_fresh: bool = True
 ) -> None:
@@ -64,7 +69,7 @@ def initialise(
     with torch.no_grad():
         for module, owner in _containing(model, owners, None)[1]:
             if id(module) in empty:
-                _reset(module)
+                reset(module)
             if owner is not None:
                 owner._init_weights(module)
     untouched = {name: group for name, group in pending.items() if _is_untouched(group[0][1].tensor)}
@@ -114,11 +119,11 @@ def _containing(module: nn.Module, owners: set[int], owner: Any) -> tuple[bool, 
     return found, [*path, (module, owner)] if found else []
 
 
-def _reset(module: nn.Module) -> None:
+def reset(module: nn.Module) -> None:
     """What the constructor of a torch layer ends with."""
-    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-    if reset is not None:
-        reset()
+    found = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    if found is not None:
+        found()
 
 
 class _Marked(TorchFunctionMode):

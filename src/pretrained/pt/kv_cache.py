@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["EncoderDecoderKVCache", "KVCache", "StaticKVCache", "as_cache", "like_given", "next_positions"]
+__all__ = [
+    "EncoderDecoderKVCache",
+    "KVCache",
+    "StaticKVCache",
+    "as_cache",
+    "extended",
+    "like_given",
+    "next_positions",
+    "of_encoder",
+]
 
 BLOCK = 64  # tokens of spare room when a layer first grows; later it grows by half of what it holds
 
@@ -302,6 +311,23 @@ def next_positions(cache: Any, num_new: int, device: torch.device) -> Tensor:
     """`(new,)` places of new tokens after those that `cache` holds; it may be `None`."""
     past = 0 if cache is None else cache.get_seq_length()
     return torch.arange(past, past + num_new, device=device)
+
+
+def extended(
+    past: Any, layer: int, key: Tensor, value: Tensor, positions: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Keys and values that a decoder's self-attention is to see: the new ones, after those of `past` if any."""
+    if isinstance(past, EncoderDecoderKVCache):
+        past = past.self_attention
+    return (key, value) if past is None else past.update(layer, key, value, positions)
+
+
+def of_encoder(past: Any, layer: int, compute: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Keys and values of an encoder's output, computed once for all steps that share the cache `past`, if any."""
+    if past is not None and layer < len(past.cross_attention):
+        return past.cross_attention[layer]
+    key, value = compute()
+    return (key, value) if past is None else past.cross_attention.update(layer, key, value)
 
 
 # Export looks into outputs only if it knows how to take them apart.

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 __all__ = [
     "ACTIVATIONS",
     "XIELU",
+    "Conv1D",
     "DerivedBuffers",
     "RMSNorm",
     "activation",
@@ -156,6 +157,35 @@ class RMSNorm(nn.Module):
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
 
+class Conv1D(nn.Module):
+    """A linear layer whose weight is stored `(in, out)`, as the checkpoints of OpenAI's GPT models have it.
+
+    Args:
+        nf: features out.
+        nx: features in.
+    """
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight = nn.Parameter(torch.empty(nx, nf))
+        self.bias = nn.Parameter(torch.empty(nf))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights normal with a deviation of 0.02, biases 0."""
+        nn.init.normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(…, out)` of `(…, in)`."""
+        return F.linear(x, self.weight.t(), self.bias)
+
+    def extra_repr(self) -> str:
+        """Sizes, for `repr`."""
+        return f"nf={self.nf}, nx={self.nx}"
+
+
 class DerivedBuffers(nn.Module):
     """A module whose buffers follow from its settings and are in no checkpoint.
 
@@ -195,9 +225,9 @@ def keep_places(x: Tensor, places: int | Tensor) -> Tensor:
 
 def init_normal(module: nn.Module, std: float) -> None:
     """Fills one linear, embedding or norm layer: weights normal with `std`, biases and padding row 0, scales 1."""
-    if isinstance(module, nn.Linear | nn.Embedding):
+    if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
         nn.init.normal_(module.weight, std=std)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | Conv1D):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif module.padding_idx is not None:

@@ -73,6 +73,7 @@ def causal(
     device: torch.device,
     positions: Tensor | None = None,
     explicit: bool = False,
+    window: int | None = None,
 ) -> tuple[Tensor | None, bool]:
     """The mask of a decoder's self-attention: no token looks at a later one, nor at padding.
 
@@ -85,6 +86,7 @@ def causal(
         device: where the mask is to be.
         positions: `(queries,)` places of the new tokens among the keys. `None`: they are the last ones.
         explicit: whether the future is always masked by the mask, for attention that adds something to it.
+        window: how many tokens one sees, itself included; `None`: all.
 
     Returns:
         An additive mask that broadcasts to `(batch, heads, queries, keys)` or `None`, and whether attention is to
@@ -96,7 +98,9 @@ def causal(
         attention_mask = _fit(attention_mask, key_length, may_grow=positions is not None)
         if is_trivial(attention_mask):
             attention_mask = None
-    if attention_mask is None and positions is None:
+    if window is not None and window >= key_length:
+        window = None
+    if attention_mask is None and positions is None and window is None:
         if query_length == 1:
             return None, False
         if query_length == key_length and not explicit:
@@ -104,13 +108,20 @@ def causal(
     places = torch.arange(key_length, device=device)
     own = places[key_length - query_length :] if positions is None else positions
     keep = (places <= own[:, None])[None, None]
+    if window is not None:
+        keep = keep & (places > own[:, None] - window)
     if attention_mask is not None:
         keep = keep & (attention_mask != 0)[:, None, None].to(device)
     return additive(keep, dtype), False
 
 
 def causal_over(
-    cache: Any, attention_mask: Tensor | None, states: Tensor, cache_position: Tensor, explicit: bool = False
+    cache: Any,
+    attention_mask: Tensor | None,
+    states: Tensor,
+    cache_position: Tensor,
+    explicit: bool = False,
+    window: int | None = None,
 ) -> tuple[Tensor | None, bool]:
     """`causal` for new tokens `states` `(batch, new, hidden)` at `cache_position` `(new,)` of a cache, or of none."""
     num_new = states.shape[1]
@@ -122,6 +133,7 @@ def causal_over(
         device=states.device,
         positions=cache_position if cache is not None and cache.preallocated else None,
         explicit=explicit,
+        window=window,
     )
 
 

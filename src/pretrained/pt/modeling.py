@@ -8,10 +8,13 @@ A subclass declares; nothing is probed for. The hooks:
     _init_weights(module)      initial values for the parameters directly in `module`
     _tied_weights_keys         {target: source}, or a list of secondary names
     _tie_weights()             ties what a table cannot say
+    _prune_heads(heads)        takes attention heads out of the layers; see heads.py
+    _position_embeddings       where the base model has its table of absolute positions
+    supports_gradient_checkpointing    the module that loops over layers has `gradient_checkpointing = False`
     _keys_to_ignore_on_load_missing / _unexpected, _keys_to_ignore_on_save    regular expressions
     _keep_in_fp32_modules      parts of names whose parameters stay float32 in a float16 model
     _no_split_modules          classes that stay on one device
-    loss_type                  "ForCausalLM" where the loss leaves out the first label of each row, for trainers that count
+    loss_type                  "ForCausalLM" where the loss leaves out the first label of each row; trainers ask
     _supports_sdpa             forward uses config._attn_implementation and knows "sdpa"
     _rules                     renames and layout changes between file and model
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -34,9 +37,10 @@ from ..errors import InvalidOptionError, OptionError
 from ..loading import load, split_model_keywords
 from ..options import split_load_options
 from ..own_code import check_auto_class
-from . import embeddings, saving, tf_weights, tying
+from . import heads, saving, tf_weights, training, tying
 from .attention import ATTENTION
 from .backend import TorchBackend
+from .embeddings import EmbeddingAccessMixin
 from .init import init_all
 from .module_utils import ModuleUtilsMixin
 from .skeleton import is_building
@@ -46,7 +50,7 @@ __all__ = ["PreTrainedModel"]
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin):
+class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
     """Base of all torch models: loading, saving, initialising, tying, embeddings.
 
     Args:
@@ -89,13 +93,16 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
         self.generation_config: Any = None
         self._loaded_names: dict[str, str] = {}
         self.warnings_issued: dict[str, bool] = {}
+        self._require_grads_hook: Any = None
 
     def post_init(self) -> None:
         """Initialises and ties the weights; the last line of every constructor."""
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Runs `_init_weights` on every module that has not had it, and ties; a load ties by itself."""
+        """Prunes as configured; runs `_init_weights` where it has not been, and ties, which a load does by itself."""
+        if self.config.pruned_heads:
+            heads.prune_as_configured(self)
         if not is_building():
             init_all(self)
             self.tie_weights()
@@ -245,26 +252,85 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin):
         """A batch that the forward pass takes: `input_ids` of shape `(3, 5)`."""
         return {"input_ids": torch.tensor([[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]])}
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The layer that turns token ids into vectors. Raises NotImplementedError if the class has none."""
-        return embeddings.get_input(self)
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the input embeddings."""
-        embeddings.set_input(self, value)
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """The layer that turns vectors into logits over the vocabulary; None if the class has none."""
-        return None
-
     def tie_weights(self, **kwargs: Any) -> None:
         """Makes tied names hold one tensor, as the config and the class say."""
         tying.tie(self)
+
+    def _tie_or_clone_weights(self, output_embeddings: nn.Module, input_embeddings: nn.Module) -> None:
+        """Ties one layer to another; what `_tie_weights` of a class calls."""
+        tying.tie_layers(output_embeddings, input_embeddings)
+
+    @staticmethod
+    def _tie_encoder_decoder_weights(
+        encoder: nn.Module, decoder: nn.Module, base_model_prefix: str, base_encoder_name: str = "encoder"
+    ) -> list[str]:
+        """Ties an encoder to a decoder, part by part; returns the encoder's names that are tied."""
+        return tying.tie_encoder_to_decoder(encoder, decoder, base_encoder_name)
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Takes attention heads out for good: {layer: [heads]}, numbered as they were at first.
+
+        Raises:
+            InvalidOptionError: there is no such head. NotImplementedError: the class cannot be pruned.
+        """
+        heads.prune(self, heads_to_prune)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        """Takes heads out of the layers; a class whose heads can be pruned overrides it."""
+        raise NotImplementedError(f"{type(self).__name__} cannot prune heads: it defines no _prune_heads")
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes of all parameters, and of buffers if asked; tied ones count once."""
         tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def add_model_tags(self, tags: list[str] | str) -> None:
+        """Adds words to `model_tags`, which a push puts on the model's card; each once."""
+        added = [tags] if isinstance(tags, str) else list(tags)
+        self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *added]))  # type: ignore[misc]
+
+    # Training
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """In training, layers keep their inputs alone and are computed again in the backward pass.
+
+        Args:
+            gradient_checkpointing_kwargs: keywords of torch.utils.checkpoint.checkpoint; use_reentrant is False.
+
+        Raises:
+            InvalidOptionError: the class does not support it. OptionError: torch knows no such keyword.
+        """
+        training.enable_checkpointing(self, gradient_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Takes `gradient_checkpointing_enable` back."""
+        training.disable_checkpointing(self)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] | None = None
+    ) -> None:
+        """Sets the flag and the function in every module that has the flag."""
+        training.set_checkpointing(self, enable, gradient_checkpointing_func)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether it is on in any part of the model."""
+        return training.is_checkpointing(self)
+
+    def enable_input_require_grads(self) -> None:
+        """Makes the embeddings' output require a gradient, for adapters that train on frozen weights."""
+        self.disable_input_require_grads()
+        self._require_grads_hook = training.require_input_gradients(self)
+
+    def disable_input_require_grads(self) -> None:
+        """Takes `enable_input_require_grads` back."""
+        if self._require_grads_hook is not None:
+            self._require_grads_hook.remove()
+            self._require_grads_hook = None
+
+    def warn_if_padding_and_no_attention_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+        """Warns, once, of inputs that look padded and come without a mask."""
+        training.warn_if_padded(self, input_ids, attention_mask)
 
 
 def _choose_attention(config: PretrainedConfig, cls: type[PreTrainedModel]) -> None:

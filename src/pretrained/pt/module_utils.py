@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import MissingFrameworkError
+
 __all__ = ["ModuleUtilsMixin"]
+
+logger = logging.getLogger(__name__)
 
 
 class ModuleUtilsMixin:
@@ -42,9 +48,15 @@ class ModuleUtilsMixin:
         return sum(p.numel() for p in parameters if id(p) not in left_out and (p.requires_grad or not only_trainable))
 
     def estimate_tokens(self, input_dict: dict[str, Any]) -> int:
-        """Number of tokens in a batch: elements of the main input, 0 if it is not there."""
+        """Number of tokens in a batch: elements of the main input; 0, with one warning, if it is not there."""
         tensor = input_dict.get(self.main_input_name)
-        return 0 if tensor is None else tensor.numel()
+        if tensor is not None:
+            return tensor.numel()
+        issued = self.__dict__.setdefault("warnings_issued", {})
+        if not issued.get("estimate_tokens"):
+            logger.warning("the batch has no %r: its tokens and operations are not counted", self.main_input_name)
+            issued["estimate_tokens"] = True
+        return 0
 
     def floating_point_ops(self, input_dict: dict[str, Any], exclude_embeddings: bool = True) -> int:
         """Floating-point operations of a forward and backward pass, as 6 · tokens · parameters.
@@ -116,6 +128,88 @@ class ModuleUtilsMixin:
             head_mask = head_mask.expand(num_hidden_layers, -1)
         mask = head_mask[:, None, :, None, None].to(self.dtype)
         return mask.unsqueeze(-1) if is_attention_chunked else mask
+
+    def add_memory_hooks(self) -> None:
+        """Makes every module note the memory of the process, in bytes, around its forward pass.
+
+        As the attributes mem_rss_pre_forward, mem_rss_post_forward, and mem_rss_diff: the sum of what it grew by.
+
+        Raises:
+            MissingFrameworkError: psutil is not installed.
+        """
+        _resident_bytes()
+        for module in self.modules():  # type: ignore[attr-defined]
+            module.register_forward_pre_hook(_note_before)
+            module.register_forward_hook(_note_after)
+        self.reset_memory_hooks_state()
+
+    def reset_memory_hooks_state(self) -> None:
+        """Sets what `add_memory_hooks` notes to 0."""
+        for module in self.modules():  # type: ignore[attr-defined]
+            module.mem_rss_diff = module.mem_rss_post_forward = module.mem_rss_pre_forward = 0
+
+    def retrieve_modules_from_names(
+        self, names: Iterable[str], add_prefix: bool = False, remove_prefix: bool = False
+    ) -> list[nn.Module]:
+        """The modules that hold the parameters and buffers of these names.
+
+        Args:
+            names: as state_dict has them, or another model's, with or without the prefix of a base model.
+            add_prefix: the names are those of a model with a head, and this is a base model.
+            remove_prefix: the names are those of a base model, and this has a head.
+        """
+        wanted = {owner for name in names for owner in _owners(name)}
+        prefix = self.base_model_prefix  # type: ignore[attr-defined]
+        found = []
+        for name, module in self.named_modules():  # type: ignore[attr-defined]
+            if remove_prefix:
+                name = "" if name == prefix else name.removeprefix(f"{prefix}.")
+            elif add_prefix:
+                name = f"{prefix}.{name}" if name else prefix
+            if name in wanted:
+                found.append(module)
+        return found
+
+    def get_parameter_or_buffer(self, target: str) -> Any:
+        """The parameter or buffer of that dotted name.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        owner, _, key = target.rpartition(".")
+        module = self.get_submodule(owner)  # type: ignore[attr-defined]
+        for tensors in (module._parameters, module._buffers):
+            if tensors.get(key) is not None:
+                return tensors[key]
+        raise AttributeError(f"{type(self).__name__} has no parameter or buffer {target!r}")
+
+
+def _owners(name: str) -> Iterable[str]:
+    """The module of a name; of an entry of a list of parameters, what holds the list as well."""
+    owner, _, key = name.rpartition(".")
+    yield owner
+    if key.isdigit():
+        yield owner.rpartition(".")[0]
+
+
+def _resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    try:
+        import psutil  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingFrameworkError(
+            "memory hooks need psutil, which is not installed: pip install psutil", key="psutil"
+        ) from error
+    return int(psutil.Process().memory_info().rss)
+
+
+def _note_before(module: Any, inputs: Any) -> None:
+    module.mem_rss_pre_forward = _resident_bytes()
+
+
+def _note_after(module: Any, inputs: Any, output: Any) -> None:
+    module.mem_rss_post_forward = _resident_bytes()
+    module.mem_rss_diff += module.mem_rss_post_forward - module.mem_rss_pre_forward
 
 
 def _first(module: Any, *, floating: bool) -> Tensor | None:

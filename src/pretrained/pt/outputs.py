@@ -21,6 +21,7 @@ __all__ = [
     "CausalLMOutputWithCrossAttentions",
     "CausalLMOutputWithPast",
     "ForPreTrainingOutput",
+    "GPT2DoubleHeadsModelOutput",
     "ImageClassifierOutput",
     "MaskedImageModelingOutput",
     "MaskedLMOutput",
@@ -287,6 +288,19 @@ class ForPreTrainingOutput(ModelOutput):
     loss: Tensor | None = None
     prediction_logits: Tensor | None = None
     seq_relationship_logits: Tensor | None = None
+    hidden_states: TensorTuple | None = None
+    attentions: TensorTuple | None = None
+
+
+@dataclass(eq=False)
+class GPT2DoubleHeadsModelOutput(ModelOutput):
+    """Next-token logits `(batch, choices, seq, vocab)` and `mc_logits` `(batch, choices)`, each with its loss."""
+
+    loss: Tensor | None = None
+    mc_loss: Tensor | None = None
+    logits: Tensor | None = None
+    mc_logits: Tensor | None = None
+    past_key_values: Any = None
     hidden_states: TensorTuple | None = None
     attentions: TensorTuple | None = None
 

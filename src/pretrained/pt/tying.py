@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-__all__ = ["tie", "tied_names"]
+from ..errors import ConfigError
+from .embeddings import EmbeddingAccessMixin
+
+__all__ = ["tie", "tie_encoder_to_decoder", "tie_layers", "tied_names"]
+
+logger = logging.getLogger(__name__)
 
 
 def tie(model: Any) -> None:
@@ -28,6 +34,7 @@ def tie(model: Any) -> None:
             _tie_embeddings(module, config)
         if getattr(type(module), "_tie_weights", None) is not None:
             module._tie_weights()
+    _tie_stacks(model)
 
 
 def _tie_by_map(model: nn.Module, keys: Mapping[str, str], prefix: str) -> None:
@@ -64,14 +71,21 @@ def _set_tied(model: nn.Module, target: str, source: str) -> bool:
 def _tie_embeddings(module: Any, config: Any) -> None:
     if not getattr(config, "tie_word_embeddings", True):
         return
-    get_output = getattr(module, "get_output_embeddings", None)
+    # A head that a class does not declare may be resized with the embeddings, but it is not tied to them.
+    get_output = getattr(type(module), "get_output_embeddings", None)
     get_input = getattr(module, "get_input_embeddings", None)
-    if get_output is None or get_input is None:
+    if get_output in (None, EmbeddingAccessMixin.get_output_embeddings) or get_input is None:
         return
-    output = get_output()
+    output = module.get_output_embeddings()
     source = None if output is None else get_input()
-    weight = getattr(source, "weight", None)
-    if weight is not None and getattr(output, "weight", None) is not weight:
+    if getattr(source, "weight", None) is not None:
+        tie_layers(output, source)
+
+
+def tie_layers(output: Any, source: Any) -> None:
+    """Gives `output` the weight of `source`, and a bias as long as that."""
+    weight = source.weight
+    if getattr(output, "weight", None) is not weight:
         output.weight = weight
         if (bias := getattr(output, "bias", None)) is not None and bias.shape[0] < weight.shape[0]:
             output.bias = nn.Parameter(nn.functional.pad(bias.data, (0, weight.shape[0] - bias.shape[0])))
@@ -79,9 +93,77 @@ def _tie_embeddings(module: Any, config: Any) -> None:
             output.out_features = weight.shape[0]
 
 
+def _tie_stacks(model: Any) -> None:
+    """Ties the encoder of an encoder-decoder to its decoder if the config says so."""
+    config = model.__dict__.get("config")
+    if not (getattr(config, "is_encoder_decoder", False) and getattr(config, "tie_encoder_decoder", False)):
+        return
+    base = model.base_model
+    encoder, decoder = base._modules.get("encoder"), base._modules.get("decoder")
+    if encoder is None or decoder is None:
+        raise ConfigError(
+            f"tie_encoder_decoder=True: {type(base).__name__} has no encoder and decoder", key="tie_encoder_decoder"
+        )
+    prefix = "" if base is model else f"{model.base_model_prefix}."
+    model._dynamic_tied_weights_keys = tie_encoder_to_decoder(encoder, decoder, f"{prefix}encoder")
+
+
+def tie_encoder_to_decoder(encoder: nn.Module, decoder: nn.Module, name: str) -> list[str]:
+    """Puts the decoder's parameters into the places of the encoder that correspond to them, by name.
+
+    Of lists of unlike length, each part of the encoder corresponds to the decoder's next part of the same class: a
+    decoder has attention to the encoder in between.
+
+    Args:
+        encoder: its parameters are let go, but for those that nothing corresponds to.
+        decoder: of the same build, with more parts perhaps.
+        name: the encoder's, for the result.
+
+    Returns:
+        The names, in the encoder, that now hold a parameter of the decoder.
+
+    Raises:
+        ConfigError: two parameters that correspond are of different shapes.
+    """
+    tied = []
+    for key, own in encoder._parameters.items():
+        other = decoder._parameters.get(key)
+        if own is None or other is None:
+            continue
+        if own.shape != other.shape:
+            raise ConfigError(
+                f"tie_encoder_decoder=True: {name}.{key} has the shape {tuple(own.shape)} and the decoder's "
+                f"{tuple(other.shape)}",
+                key="tie_encoder_decoder",
+                tensor=f"{name}.{key}",
+            )
+        setattr(encoder, key, other)
+        tied.append(f"{name}.{key}")
+    pairs = _corresponding(encoder, decoder)
+    for key, child in encoder._modules.items():
+        if child is not None and key in pairs:
+            tied += tie_encoder_to_decoder(child, pairs[key], f"{name}.{key}")
+        elif child is not None and any(True for _ in child.parameters()):
+            logger.warning("%s.%s is tied to nothing: the decoder has no such part", name, key)
+    return tied
+
+
+def _corresponding(encoder: nn.Module, decoder: nn.Module) -> dict[str, nn.Module]:
+    """Child of the encoder, by name → child of the decoder."""
+    theirs = [child for child in decoder._modules.values() if child is not None]
+    if not isinstance(encoder, nn.ModuleList) or len(encoder) == len(theirs):
+        return {key: child for key, child in decoder._modules.items() if child is not None}
+    pairs = {}
+    rest = iter(theirs)
+    for key, own in encoder._modules.items():
+        if (found := next((child for child in rest if type(child) is type(own)), None)) is not None:
+            pairs[key] = found
+    return pairs
+
+
 def tied_names(model: Any) -> list[str]:
     """Names that are declared to be secondary: of a tied pair, the one that is not written."""
-    found = []
+    found = list(model.__dict__.get("_dynamic_tied_weights_keys") or ())
     names: list[str] | None = None
     for prefix, module in model.named_modules():
         keys = getattr(type(module), "_tied_weights_keys", None) or ()

@@ -1,27 +1,29 @@
-"""BERT (arXiv 1810.04805): the encoder, which is a decoder when the config says so. Heads are in modeling_bert_heads.
+"""BERT (arXiv 1810.04805): the encoder, which is a decoder when the config says so.
+
+The blocks are in modeling_bert_layers, the heads in modeling_bert_heads and modeling_bert_tasks.
 
 Modules and parameters have the names of the checkpoints. Shapes are written with the axes batch, seq, hidden.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError
-from ...pt import masks
-from ...pt.attention import attend, distance_bias, merge_heads, split_heads
-from ...pt.kv_cache import EncoderDecoderKVCache, as_cache, like_given, next_positions
-from ...pt.layers import activation, chunked, init_normal, unknown_name
+from ...pt import masks, tasks
+from ...pt.blocks import FirstTokenPooler
+from ...pt.kv_cache import as_cache, like_given, next_positions
+from ...pt.layers import init_normal
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithCrossAttentions, BaseModelOutputWithPoolingAndCrossAttentions
+from ...pt.training import checkpointed, may_cache
 from .configuration_bert import BertConfig
+from .modeling_bert_layers import BertLayer
 
 __all__ = ["BertLayer", "BertModel", "BertPreTrainedModel"]
-
-POSITIONS = ("absolute", "relative_key", "relative_key_query")
 
 
 class BertEmbeddings(nn.Module):
@@ -57,182 +59,10 @@ class BertEmbeddings(nn.Module):
         return self.dropout(self.LayerNorm(embeddings))
 
 
-class BertSelfAttention(nn.Module):
-    """Attention to the sequence itself, or to an encoder's output."""
-
-    def __init__(self, config: BertConfig, layer_idx: int, position_embedding_type: str) -> None:
-        super().__init__()
-        if config.hidden_size % config.num_attention_heads:
-            sizes = f"hidden_size={config.hidden_size}, num_attention_heads={config.num_attention_heads}"
-            raise ConfigError(f"heads must divide the hidden size: {sizes}", key="num_attention_heads")
-        if position_embedding_type not in POSITIONS:
-            raise unknown_name("position_embedding_type", position_embedding_type, POSITIONS)
-        self.config = config
-        self.layer_idx = layer_idx
-        self.num_attention_heads = config.num_attention_heads
-        self.attention_head_size = config.hidden_size // config.num_attention_heads
-        self.all_head_size = config.hidden_size
-        self.query = nn.Linear(config.hidden_size, self.all_head_size)
-        self.key = nn.Linear(config.hidden_size, self.all_head_size)
-        self.value = nn.Linear(config.hidden_size, self.all_head_size)
-        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
-        self.position_embedding_type = position_embedding_type
-        if position_embedding_type != "absolute":
-            # One vector for each distance from -(positions - 1) to positions - 1.
-            self.distance_embedding = nn.Embedding(2 * config.max_position_embeddings - 1, self.attention_head_size)
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        mask: Tensor | None = None,
-        causal: bool = False,
-        head_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        past_key_values: Any = None,
-        cache_position: Tensor | None = None,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """`(batch, seq, hidden)` and, if asked for, the weights `(batch, heads, queries, keys)`."""
-        query = split_heads(self.query(hidden_states), self.attention_head_size)
-        if encoder_hidden_states is None:
-            key, value = self._keys_and_values(hidden_states)
-            if isinstance(past_key_values, EncoderDecoderKVCache):
-                past_key_values = past_key_values.self_attention
-            if past_key_values is not None:
-                key, value = past_key_values.update(self.layer_idx, key, value, cache_position)
-        else:
-            key, value = self._encoder_keys_and_values(encoder_hidden_states, past_key_values)
-        scale = self.attention_head_size**-0.5
-        if self.position_embedding_type != "absolute":
-            both = self.position_embedding_type == "relative_key_query"
-            bias = distance_bias(query, key, self.distance_embedding, by_key=both, positions=cache_position)
-            mask = masks.add_bias(mask, bias * scale)
-        out, weights = attend(
-            self.config._attn_implementation,
-            query,
-            key,
-            value,
-            mask,
-            scale=scale,
-            dropout=self.dropout.p if self.training else 0.0,
-            causal=causal,
-            need_weights=need_weights,
-            head_mask=head_mask,
-        )
-        return merge_heads(out), weights
-
-    def _keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        size = self.attention_head_size
-        return split_heads(self.key(states), size), split_heads(self.value(states), size)
-
-    def _encoder_keys_and_values(self, states: Tensor, past: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values of the encoder's output, computed once for all steps that share a cache."""
-        if past is not None and self.layer_idx < len(past.cross_attention):
-            return past.cross_attention[self.layer_idx]
-        key, value = self._keys_and_values(states)
-        return (key, value) if past is None else past.cross_attention.update(self.layer_idx, key, value)
-
-
-class BertOutput(nn.Module):
-    """Projection of what a part of the block computed, added to the part's input and normalised."""
-
-    def __init__(self, config: BertConfig, size: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, hidden_states: Tensor, residual: Tensor) -> Tensor:
-        """`(batch, seq, hidden)` of `(batch, seq, size)`."""
-        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + residual)
-
-
-class BertAttention(nn.Module):
-    """Attention and what follows it."""
-
-    def __init__(self, config: BertConfig, layer_idx: int, position_embedding_type: str) -> None:
-        super().__init__()
-        self.self = BertSelfAttention(config, layer_idx, position_embedding_type)
-        self.output = BertOutput(config, config.hidden_size)
-
-    def forward(self, hidden_states: Tensor, **inputs: Any) -> tuple[Tensor, Tensor | None]:
-        """`(batch, seq, hidden)` and the weights or `None`; keywords as `BertSelfAttention.forward` has them."""
-        attended, weights = self.self(hidden_states, **inputs)
-        return self.output(attended, hidden_states), weights
-
-
-class BertIntermediate(nn.Module):
-    """First half of the feed-forward part."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.intermediate_act_fn = activation(config.hidden_act)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """`(batch, seq, intermediate)`."""
-        return self.intermediate_act_fn(self.dense(hidden_states))
-
-
-class BertLayer(nn.Module):
-    """One block: attention, attention to an encoder if there is one, feed-forward."""
-
-    def __init__(self, config: BertConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.config = config
-        self.attention = BertAttention(config, layer_idx, config.position_embedding_type)
-        self.crossattention: BertAttention | None = None
-        if config.add_cross_attention:
-            if not config.is_decoder:
-                raise ConfigError("add_cross_attention=True needs is_decoder=True", key="add_cross_attention")
-            # Distances between two different sequences mean nothing.
-            self.crossattention = BertAttention(config, layer_idx, "absolute")
-        self.intermediate = BertIntermediate(config)
-        self.output = BertOutput(config, config.intermediate_size)
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        mask: Tensor | None = None,
-        causal: bool = False,
-        head_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        cache_position: Tensor | None = None,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """`(batch, seq, hidden)`, the weights of self-attention and those of cross-attention, or `None`."""
-        hidden_states, weights = self.attention(
-            hidden_states,
-            mask=mask,
-            causal=causal,
-            head_mask=head_mask,
-            past_key_values=past_key_values,
-            cache_position=cache_position,
-            need_weights=need_weights,
-        )
-        cross_weights = None
-        if self.config.is_decoder and encoder_hidden_states is not None:
-            if self.crossattention is None:
-                raise ValueError("encoder_hidden_states need a model with add_cross_attention=True")
-            hidden_states, cross_weights = self.crossattention(
-                hidden_states,
-                mask=encoder_mask,
-                head_mask=head_mask,
-                encoder_hidden_states=encoder_hidden_states,
-                past_key_values=past_key_values,
-                need_weights=need_weights,
-            )
-        return chunked(self.feed_forward, self.config.chunk_size_feed_forward, hidden_states), weights, cross_weights
-
-    def feed_forward(self, hidden_states: Tensor) -> Tensor:
-        """`(batch, seq, hidden)`; each token by itself, so that it can be done in pieces."""
-        return self.output(self.intermediate(hidden_states), hidden_states)
-
-
 class BertEncoder(nn.Module):
     """The stack of blocks."""
+
+    gradient_checkpointing = False
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -250,8 +80,8 @@ class BertEncoder(nn.Module):
         states, attentions, cross_attentions = [hidden_states], [], []
         head_masks = masks.split_head_mask(head_mask, len(self.layer))
         for layer, layer_head_mask in zip(self.layer, head_masks, strict=True):
-            hidden_states, weights, cross_weights = layer(
-                hidden_states, head_mask=layer_head_mask, need_weights=output_attentions, **inputs
+            hidden_states, weights, cross_weights = checkpointed(
+                self, layer, hidden_states, head_mask=layer_head_mask, need_weights=output_attentions, **inputs
             )
             if output_hidden_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
@@ -266,19 +96,6 @@ class BertEncoder(nn.Module):
         )
 
 
-class BertPooler(nn.Module):
-    """A summary of the sequence: its first token, projected."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = nn.Tanh()
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """`(batch, hidden)`."""
-        return self.activation(self.dense(hidden_states[:, 0]))
-
-
 class BertPreTrainedModel(PreTrainedModel):
     """Base of all BERT models."""
 
@@ -288,6 +105,7 @@ class BertPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["BertEmbeddings", "BertLayer"]
+    _position_embeddings = "embeddings.position_embeddings"
     # Releases before 4.31 saved this buffer.
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$"]
 
@@ -306,7 +124,7 @@ class BertModel(BertPreTrainedModel):
         super().__init__(config)
         self.embeddings = BertEmbeddings(config)
         self.encoder = BertEncoder(config)
-        self.pooler = BertPooler(config) if add_pooling_layer else None
+        self.pooler = FirstTokenPooler(config.hidden_size) if add_pooling_layer else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -316,6 +134,10 @@ class BertModel(BertPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embeddings."""
         self.embeddings.word_embeddings = cast(nn.Embedding, value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        for layer, heads in heads_to_prune.items():
+            cast(BertLayer, self.encoder.layer[layer]).attention.prune_heads(heads)
 
     def forward(
         self,
@@ -333,7 +155,7 @@ class BertModel(BertPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         cache_position: Tensor | None = None,
-    ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
+    ) -> tasks.Output:
         """Hidden states `(batch, seq, hidden)` and their summary `(batch, hidden)`.
 
         Args:
@@ -356,7 +178,9 @@ class BertModel(BertPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         config = self.config
+        self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
+        use_cache = may_cache(self, self.encoder, use_cache)
         cache = None
         if use_cache or past_key_values is not None:
             cache = as_cache(past_key_values, crossed=encoder_hidden_states is not None)
@@ -389,4 +213,4 @@ class BertModel(BertPreTrainedModel):
             past_key_values=like_given(cache, past_key_values) if use_cache else None,
             **outputs,
         )
-        return outputs if (config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
+        return tasks.as_asked(outputs, config, return_dict)

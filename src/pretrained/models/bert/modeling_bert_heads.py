@@ -8,15 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...pt import losses
+from ...pt import losses, tasks
 from ...pt.layers import activation, keep_places
-from ...pt.outputs import (
-    CausalLMOutputWithCrossAttentions,
-    ForPreTrainingOutput,
-    MaskedLMOutput,
-    ModelOutput,
-    NextSentencePredictorOutput,
-)
+from ...pt.outputs import ForPreTrainingOutput, NextSentencePredictorOutput
 from .configuration_bert import BertConfig
 from .modeling_bert import BertModel, BertPreTrainedModel
 
@@ -28,8 +22,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-Output = ModelOutput | tuple[Any, ...]
 
 
 class BertPredictionHeadTransform(nn.Module):
@@ -113,7 +105,7 @@ class BertForPreTraining(_BertWithTokenHead):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Output:
+    ) -> tasks.Output:
         """Logits `(batch, seq, vocab)` and `(batch, 2)`; a loss if `labels` and `next_sentence_label` are given."""
         outputs = self.bert(
             input_ids,
@@ -138,7 +130,7 @@ class BertForPreTraining(_BertWithTokenHead):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return tasks.as_asked(output, self.config, return_dict)
 
 
 class BertForMaskedLM(_BertWithTokenHead):
@@ -164,7 +156,7 @@ class BertForMaskedLM(_BertWithTokenHead):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Output:
+    ) -> tasks.Output:
         """Logits `(batch, seq, vocab)`; `labels` `(batch, seq)` count where they are not -100."""
         outputs = self.bert(
             input_ids,
@@ -180,13 +172,7 @@ class BertForMaskedLM(_BertWithTokenHead):
             return_dict=True,
         )
         logits = self.cls.predictions(outputs.last_hidden_state)
-        output = MaskedLMOutput(
-            loss=None if labels is None else losses.masked_lm(logits, labels),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return tasks.masked_lm(self.config, outputs, logits, labels, return_dict)
 
 
 class BertLMHeadModel(_BertWithTokenHead):
@@ -221,7 +207,7 @@ class BertLMHeadModel(_BertWithTokenHead):
         cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Output:
+    ) -> tasks.Output:
         """Logits `(batch, seq, vocab)`; `labels` are the tokens themselves, each is predicted at the place before it.
 
         `logits_to_keep` is how many of the last places get logits (0: all), or which ones, as a 1-D tensor.
@@ -243,15 +229,7 @@ class BertLMHeadModel(_BertWithTokenHead):
             return_dict=True,
         )
         logits = self.cls.predictions(keep_places(outputs.last_hidden_state, logits_to_keep))
-        output = CausalLMOutputWithCrossAttentions(
-            loss=None if labels is None else losses.causal_lm(logits, labels, num_items_in_batch),
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            cross_attentions=outputs.cross_attentions,
-        )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return tasks.crossed_causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
 
 
 class BertForNextSentencePrediction(BertPreTrainedModel):
@@ -275,7 +253,7 @@ class BertForNextSentencePrediction(BertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Output:
+    ) -> tasks.Output:
         """Logits `(batch, 2)`; `labels` `(batch,)` are 0 where the second text follows the first, and 1 where not."""
         outputs = self.bert(
             input_ids,
@@ -295,4 +273,4 @@ class BertForNextSentencePrediction(BertPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return tasks.as_asked(output, self.config, return_dict)

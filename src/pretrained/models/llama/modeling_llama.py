@@ -5,20 +5,22 @@ Modules and parameters have the names of the checkpoints. Shapes are written wit
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...pt import losses, masks
+from ...pt import masks, tasks
 from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.blocks import GatedMLP
+from ...pt.heads import check_groups, prune_grouped_linears
 from ...pt.kv_cache import as_cache, like_given, next_positions
-from ...pt.layers import RMSNorm, activation, init_normal, keep_places
+from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
-from ...pt.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, SequenceClassifierOutputWithPast
+from ...pt.outputs import BaseModelOutputWithPast
 from ...pt.rope import RotaryEmbedding, rotate
+from ...pt.training import checkpointed, may_cache
 from .._rope import rope_parameters
 from .configuration_llama import LlamaConfig
 
@@ -37,6 +39,9 @@ class LlamaAttention(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = cast(int, config.head_dim)
+        self.num_heads = heads
+        self.group_size = heads // groups
+        self.pruned_heads: set[int] = set()
         self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
@@ -71,20 +76,10 @@ class LlamaAttention(nn.Module):
         )
         return self.o_proj(merge_heads(out)), weights
 
-
-class LlamaMLP(nn.Module):
-    """The feed-forward part, one projection gating the other (arXiv 2002.05202)."""
-
-    def __init__(self, config: LlamaConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
-        self.act_fn = activation(config.hidden_act)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """`(batch, seq, hidden)`."""
-        return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+    def prune_heads(self, heads: Collection[int]) -> None:
+        """Takes heads of queries out, and the head of keys and values that they share."""
+        shared = (self.k_proj, self.v_proj)
+        prune_grouped_linears(self, heads, self.q_proj, shared, self.o_proj, group_size=self.group_size)
 
 
 class LlamaDecoderLayer(nn.Module):
@@ -93,7 +88,7 @@ class LlamaDecoderLayer(nn.Module):
     def __init__(self, config: LlamaConfig, layer_idx: int) -> None:
         super().__init__()
         self.self_attn = LlamaAttention(config, layer_idx)
-        self.mlp = LlamaMLP(config)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act, bias=config.mlp_bias)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -124,6 +119,8 @@ class LlamaPreTrainedModel(PreTrainedModel):
 class LlamaModel(LlamaPreTrainedModel):
     """The decoder: embeddings, blocks and a last norm."""
 
+    gradient_checkpointing = False
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         if (config.pretraining_tp or 1) > 1:
@@ -145,6 +142,13 @@ class LlamaModel(LlamaPreTrainedModel):
         """Replaces the word embeddings."""
         self.embed_tokens = cast(nn.Embedding, value)
 
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        parts = {layer: cast(LlamaDecoderLayer, self.layers[layer]).self_attn for layer in heads_to_prune}
+        for layer, heads in heads_to_prune.items():  # all are looked at before any is changed
+            check_groups(heads, parts[layer].pruned_heads, parts[layer].group_size)
+        for layer, heads in heads_to_prune.items():
+            parts[layer].prune_heads(heads)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -157,7 +161,7 @@ class LlamaModel(LlamaPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         cache_position: Tensor | None = None,
-    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+    ) -> tasks.Output:
         """Hidden states `(batch, seq, hidden)`.
 
         Args:
@@ -176,7 +180,7 @@ class LlamaModel(LlamaPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         config = self.config
-        use_cache = config.use_cache if use_cache is None else use_cache
+        use_cache = may_cache(self, self, config.use_cache if use_cache is None else use_cache)
         need_weights = config.output_attentions if output_attentions is None else output_attentions
         need_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -191,7 +195,9 @@ class LlamaModel(LlamaPreTrainedModel):
         for layer in self.layers:
             if need_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
-            hidden_states, weights = layer(
+            hidden_states, weights = checkpointed(
+                self,
+                layer,
                 hidden_states,
                 position_embeddings=position_embeddings,
                 mask=mask,
@@ -208,7 +214,7 @@ class LlamaModel(LlamaPreTrainedModel):
             hidden_states=(*states, hidden_states) if need_states else None,
             attentions=tuple(attentions) if need_weights else None,
         )
-        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return tasks.as_asked(output, config, return_dict)
 
 
 class LlamaForCausalLM(LlamaPreTrainedModel):
@@ -246,7 +252,7 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
         cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+    ) -> tasks.Output:
         """Logits `(batch, seq, vocab)`; inputs that are not described here are those of `LlamaModel`.
 
         Args:
@@ -267,14 +273,7 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
             cache_position=cache_position,
         )
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
-        output = CausalLMOutputWithPast(
-            loss=None if labels is None else losses.causal_lm(logits, labels, num_items_in_batch),
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel):
@@ -299,7 +298,7 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
+    ) -> tasks.Output:
         """Logits `(batch, labels)`; what `labels` are is `config.problem_type`, or follows from their dtype."""
         outputs = self.model(
             input_ids,
@@ -312,31 +311,7 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
             output_hidden_states,
             return_dict=True,
         )
-        states = outputs.last_hidden_state
-        rows = torch.arange(states.shape[0], device=states.device)
-        logits = self.score(states[rows, self._last_tokens(input_ids, states)])
-        loss = None
-        if labels is not None:
-            kind = self.config.problem_type
-            loss = losses.sequence_classification(logits, labels, self.config.num_labels, kind, num_items_in_batch)
-        output = SequenceClassifierOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+        logits = self.score(tasks.last_tokens(input_ids, outputs.last_hidden_state, self.config.pad_token_id))
+        return tasks.sequence_classification_with_past(
+            self.config, outputs, logits, labels, return_dict, num_items_in_batch
         )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
-
-    def _last_tokens(self, input_ids: Tensor | None, states: Tensor) -> Tensor | int:
-        """Where each row has its last token that is not padding, whichever side that is on; `(batch,)` or -1."""
-        padding = self.config.pad_token_id
-        if padding is None:
-            if states.shape[0] > 1:
-                raise ValueError("a batch of several rows needs config.pad_token_id, to find where each row ends")
-            return -1
-        if input_ids is None:
-            warnings.warn("padding cannot be seen in inputs_embeds: the last place of each row is used", stacklevel=2)
-            return -1
-        places = torch.arange(input_ids.shape[1], device=states.device)
-        return (places * torch.ne(input_ids, padding).to(states.device)).argmax(-1)

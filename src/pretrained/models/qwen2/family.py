@@ -1,0 +1,20 @@
+"""The names of the Qwen2 family."""
+
+from __future__ import annotations
+
+from .._family import Family
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    model_type="qwen2",
+    config="configuration_qwen2:Qwen2Config",
+    pt={
+        "AutoModel": "modeling_qwen2:Qwen2Model",
+        "AutoModelForCausalLM": "modeling_qwen2:Qwen2ForCausalLM",
+        "AutoModelForSequenceClassification": "modeling_qwen2_tasks:Qwen2ForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_qwen2_tasks:Qwen2ForTokenClassification",
+        "AutoModelForQuestionAnswering": "modeling_qwen2_tasks:Qwen2ForQuestionAnswering",
+    },
+    names=("modeling_qwen2:Qwen2PreTrainedModel",),
+)

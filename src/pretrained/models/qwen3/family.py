@@ -1,0 +1,20 @@
+"""The names of the Qwen3 family."""
+
+from __future__ import annotations
+
+from .._family import Family
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    model_type="qwen3",
+    config="configuration_qwen3:Qwen3Config",
+    pt={
+        "AutoModel": "modeling_qwen3:Qwen3Model",
+        "AutoModelForCausalLM": "modeling_qwen3:Qwen3ForCausalLM",
+        "AutoModelForSequenceClassification": "modeling_qwen3_tasks:Qwen3ForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_qwen3_tasks:Qwen3ForTokenClassification",
+        "AutoModelForQuestionAnswering": "modeling_qwen3_tasks:Qwen3ForQuestionAnswering",
+    },
+    names=("modeling_qwen3:Qwen3PreTrainedModel",),
+)

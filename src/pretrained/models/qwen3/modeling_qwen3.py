@@ -1,0 +1,267 @@
+"""Qwen3 without experts (arXiv 2505.09388): a decoder whose queries and keys are normalised in each head.
+
+Modules and parameters have the names of the checkpoints. Shapes are written with the axes batch, seq, hidden.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...pt import masks, tasks
+from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.blocks import GatedMLP
+from ...pt.kv_cache import as_cache, like_given, next_positions
+from ...pt.layers import RMSNorm, init_normal, keep_places
+from ...pt.modeling import PreTrainedModel
+from ...pt.outputs import BaseModelOutputWithPast
+from ...pt.rope import RotaryEmbedding, rotate
+from ...pt.training import checkpointed, may_cache
+from .._rope import rope_parameters
+from .._windows import layer_windows
+from .configuration_qwen3 import Qwen3Config
+from .rules import RULES
+
+__all__ = ["Qwen3ForCausalLM", "Qwen3Model", "Qwen3PreTrainedModel"]
+
+
+class Qwen3Attention(nn.Module):
+    """Causal attention in which several query heads share one head of keys and values.
+
+    Queries and keys are normalised before they are rotated, with one scale for all heads.
+    """
+
+    def __init__(self, config: Qwen3Config, layer_idx: int) -> None:
+        super().__init__()
+        heads, groups = config.num_attention_heads, cast(int, config.num_key_value_heads)
+        if heads % groups:
+            sizes = f"num_attention_heads={heads}, num_key_value_heads={groups}"
+            raise ConfigError(f"key heads must divide the query heads: {sizes}", key="num_key_value_heads")
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
+        self.o_proj = nn.Linear(heads * self.head_dim, config.hidden_size, bias=config.attention_bias)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        causal: bool = False,
+        past_key_values: Any = None,
+        cache_position: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`(batch, seq, hidden)` and, if asked for, the weights `(batch, heads, queries, keys)`."""
+        query = rotate(self.q_norm(split_heads(self.q_proj(hidden_states), self.head_dim)), *position_embeddings)
+        key = rotate(self.k_norm(split_heads(self.k_proj(hidden_states), self.head_dim)), *position_embeddings)
+        value = split_heads(self.v_proj(hidden_states), self.head_dim)
+        if past_key_values is not None:
+            key, value = past_key_values.update(self.layer_idx, key, value, cache_position)
+        out, weights = attend(
+            self.config._attn_implementation,
+            query,
+            key,
+            value,
+            mask,
+            scale=self.head_dim**-0.5,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            causal=causal,
+            need_weights=need_weights,
+        )
+        return self.o_proj(merge_heads(out)), weights
+
+
+class Qwen3DecoderLayer(nn.Module):
+    """One block; each half is normalised first and added to its input. `window` is how many tokens it sees."""
+
+    def __init__(self, config: Qwen3Config, layer_idx: int, window: int | None) -> None:
+        super().__init__()
+        self.window = window
+        self.self_attn = Qwen3Attention(config, layer_idx)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, hidden_states: Tensor, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """`(batch, seq, hidden)` and the weights or `None`; keywords as `Qwen3Attention.forward` has them."""
+        attended, weights = self.self_attn(self.input_layernorm(hidden_states), **inputs)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states)), weights
+
+
+class Qwen3PreTrainedModel(PreTrainedModel):
+    """Base of all Qwen3 models."""
+
+    config: Qwen3Config
+    config_class = Qwen3Config
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["Qwen3DecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _rules = RULES
+
+    def _init_weights(self, module: nn.Module) -> None:
+        init_normal(module, self.config.initializer_range)
+
+
+class Qwen3Model(Qwen3PreTrainedModel):
+    """The decoder: embeddings, blocks and a last norm."""
+
+    gradient_checkpointing = False
+
+    def __init__(self, config: Qwen3Config) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(
+            Qwen3DecoderLayer(config, index, window) for index, window in enumerate(layer_windows(config))
+        )
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = RotaryEmbedding(rope_parameters(config), config.head_dim, config.max_position_embeddings)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings."""
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the word embeddings."""
+        self.embed_tokens = cast(nn.Embedding, value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        cache_position: Tensor | None = None,
+    ) -> tasks.Output:
+        """Hidden states `(batch, seq, hidden)`.
+
+        Args:
+            input_ids: `(batch, seq)`; or give `inputs_embeds`.
+            attention_mask: `(batch, past + seq)`, 1 for tokens and 0 for padding on either side; masks of 3 and 4
+                axes as `masks.causal` has them, for all layers alike.
+            position_ids: `(batch or 1, seq)`, those after the past by default.
+            past_key_values: a cache, or legacy tuples; what is returned is of the same kind.
+            inputs_embeds: `(batch, seq, hidden)` instead of looking `input_ids` up.
+            use_cache: whether to return a cache; by default what the config says.
+            output_attentions: whether to return the weights of all layers; computed by "eager".
+            output_hidden_states: whether to return the embeddings and the results of all layers, the last normalised.
+            return_dict: `False` for a plain tuple.
+            cache_position: `(seq,)` places of the new tokens in the cache, after the past by default.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        config = self.config
+        use_cache = may_cache(self, self, config.use_cache if use_cache is None else use_cache)
+        need_weights = config.output_attentions if output_attentions is None else output_attentions
+        need_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        cache = as_cache(past_key_values) if use_cache or past_key_values is not None else None
+        if cache_position is None:
+            cache_position = next_positions(cache, hidden_states.shape[1], hidden_states.device)
+        layers = cast("list[Qwen3DecoderLayer]", self.layers)
+        seen = {  # one mask for all layers of a window
+            window: masks.causal_over(cache, attention_mask, hidden_states, cache_position, window=window)
+            for window in {layer.window for layer in layers}
+        }
+        position_ids = cache_position[None] if position_ids is None else position_ids
+        position_embeddings = self.rotary_emb(position_ids, hidden_states.dtype)
+        states, attentions = [], []
+        for layer in layers:
+            if need_states:  # kept only where somebody asked: they are most of a forward pass's memory
+                states.append(hidden_states)
+            mask, causal = seen[layer.window]
+            hidden_states, weights = checkpointed(
+                self,
+                layer,
+                hidden_states,
+                position_embeddings=position_embeddings,
+                mask=mask,
+                causal=causal,
+                past_key_values=cache,
+                cache_position=cache_position,
+                need_weights=need_weights,
+            )
+            attentions.append(weights)
+        hidden_states = self.norm(hidden_states)
+        output = BaseModelOutputWithPast(
+            last_hidden_state=hidden_states,
+            past_key_values=like_given(cache, past_key_values) if use_cache else None,
+            hidden_states=(*states, hidden_states) if need_states else None,
+            attentions=tuple(attentions) if need_weights else None,
+        )
+        return tasks.as_asked(output, config, return_dict)
+
+
+class Qwen3ForCausalLM(Qwen3PreTrainedModel):
+    """Qwen3 with next-token logits."""
+
+    loss_type = "ForCausalLM"
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: Qwen3Config) -> None:
+        super().__init__(config)
+        self.model = Qwen3Model(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The projection onto the vocabulary."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replaces the projection onto the vocabulary."""
+        self.lm_head = cast(nn.Linear, new_embeddings)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        cache_position: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> tasks.Output:
+        """Logits `(batch, seq, vocab)`; inputs that are not described here are those of `Qwen3Model`.
+
+        Args:
+            labels: `(batch, seq)`, the tokens themselves: each is predicted at the place before it; -100 is skipped.
+            logits_to_keep: how many of the last places get logits (0: all), or which ones, as a 1-D tensor.
+            num_items_in_batch: the loss is divided by this rather than by the number of labels in the call.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+            cache_position=cache_position,
+        )
+        logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
+        return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)

@@ -1,0 +1,1 @@
+"""The RoBERTa family, and XLM-RoBERTa, which differs in its vocabulary alone."""

@@ -1,0 +1,21 @@
+"""The names of the T5 family."""
+
+from __future__ import annotations
+
+from .._family import Family
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    model_type="t5",
+    config="configuration_t5:T5Config",
+    pt={
+        "AutoModel": "modeling_t5:T5Model",
+        "AutoModelForPreTraining": "modeling_t5_heads:T5ForConditionalGeneration",
+        "AutoModelForSeq2SeqLM": "modeling_t5_heads:T5ForConditionalGeneration",
+        "AutoModelForSequenceClassification": "modeling_t5_tasks:T5ForSequenceClassification",
+        "AutoModelForTokenClassification": "modeling_t5_tasks:T5ForTokenClassification",
+        "AutoModelForQuestionAnswering": "modeling_t5_tasks:T5ForQuestionAnswering",
+    },
+    names=("modeling_t5:T5PreTrainedModel", "modeling_t5:T5EncoderModel"),
+)
