@@ -28,12 +28,6 @@ _ORDER = (
     "AutoModelForPreTraining",
     "AutoModel",
 )
-    "AutoModelForMaskedLM",
-    "AutoModelForSeq2SeqLM",
-    "AutoModelForCausalLM",
-    "AutoModelForPreTraining",
-    "AutoModel",
-)
 MODELS = [(model_type, next(auto for auto in _ORDER if (model_type, auto) in HEADS)) for model_type in FAMILIES]
 
 
