@@ -13,8 +13,16 @@ from torch.utils import _pytree as pytree
 from pretrained import PreTrainedModel
 from pretrained.auto import registry
 
-# One case a class; a family's other model types (XLM-RoBERTa beside RoBERTa) share the tiny config of their folder.
-HEADS = [(model_type, auto) for model_type in registry.FOLDERS for auto in registry._family(model_type).pt]
+
+def _heads_of(model_type: str) -> list[str]:
+    """The auto names of a family; of two for one class, the one that says what it does."""
+    heads = registry._family(model_type).pt
+    places = list(heads.values())
+    return [auto for auto in heads if auto != "AutoModelForPreTraining" or places.count(heads[auto]) == 1]
+
+
+# A folder's second model type (XLM-RoBERTa beside RoBERTa) has the tiny config of the first.
+HEADS = [(model_type, auto) for model_type in registry.FOLDERS for auto in _heads_of(model_type)]
 FAMILIES = list(registry.FOLDERS)
 
 # Without decoder_input_ids these make them from input_ids, and then read off the place of input_ids' last token.
