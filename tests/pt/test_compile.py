@@ -30,14 +30,7 @@ TRAINED: dict[str, Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]] = {
     "AutoModelForImageClassification": lambda model, batch: torch.tensor([0, 1]),
     "AutoModelForAudioClassification": lambda model, batch: torch.tensor([0, 1]),
 }
-TRAINING = [
-    pytest.param(
-        model_type,
-        next(auto for auto in TRAINED if (model_type, auto) in HEADS),
-        marks=() if model_type in ("bert", "llama") else CLIENTS,
-    )
-    for model_type in FAMILIES
-]
+TRAINING = [(model_type, next(auto for auto in TRAINED if (model_type, auto) in HEADS)) for model_type in FAMILIES]
 DECODERS = ["llama", "gpt2"]
 
 
@@ -82,6 +75,7 @@ def test_exported_for_every_shape(model_type: str, auto: str) -> None:
         assert_equal_outputs(program.module()(**other), model(**other))
 
 
+@CLIENTS
 @pytest.mark.parametrize(("model_type", "auto"), TRAINING)
 def test_a_compiled_step_has_the_same_gradients(model_type: str, auto: str) -> None:
     model = build(model_type, auto, num_hidden_layers=1)
