@@ -77,10 +77,13 @@ def save_model(
     """Writes config and weights of a PreTrainedModel, or the active adapter; None where this process writes nothing.
 
     With `blocking=False` the tensors are copied now and written by a thread: the report comes later. The interpreter
-    does not end before they are written.
+    does not end before they are written. `save_function` stands for `torch.save`, and what such functions write is no
+    safetensors file: those are written by the library.
     """
     if not options.is_main_process:
         return None
+    if options.form != "torch":
+        save_function = None
     model = unwrap(model)
     if is_adapted(model):
         return _save_adapter(model, directory, options, save_function)
