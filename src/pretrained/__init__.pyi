@@ -132,6 +132,7 @@ from .pt.heads import find_pruneable_heads_and_indices, prune_conv1d_layer, prun
 from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
 from .pt.outputs import ModelOutput
+from .quantization.configs import BitsAndBytesConfig, TorchAoConfig
 from .report import LoadReport, SaveReport
 
 __all__ = [
@@ -164,6 +165,7 @@ __all__ = [
     "BertLayer",
     "BertModel",
     "BertPreTrainedModel",
+    "BitsAndBytesConfig",
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ConfigError",
@@ -239,6 +241,7 @@ __all__ = [
     "T5Model",
     "T5PreTrainedModel",
     "TensorError",
+    "TorchAoConfig",
     "UntrustedCodeError",
     "UntrustedPathError",
     "ViTConfig",

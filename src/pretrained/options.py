@@ -104,6 +104,14 @@ class LoadOptions:
     generation_config: Any = None
     trust_remote_code: bool = False
     code_revision: str | None = None
+    quantization_config: Any = None
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+
+    @property
+    def is_quantizing(self) -> bool:
+        """Whether the caller asks for a quantized model."""
+        return self.quantization_config is not None or self.load_in_8bit or self.load_in_4bit
 
 
 @dataclass(frozen=True)
@@ -139,9 +147,11 @@ _OFF_VALUES: dict[str, tuple[Any, ...]] = {
     "device_mesh": (None,),
     "tp_plan": (None,),
     "distributed_config": (None,),
-    "quantization_config": (None,),
-    "load_in_8bit": (None, False),
-    "load_in_4bit": (None, False),
+}
+# Older spellings of an option that still work, and what to write now.
+_OLD_FLAGS = {
+    "load_in_8bit": "quantization_config=BitsAndBytesConfig(load_in_8bit=True)",
+    "load_in_4bit": "quantization_config=BitsAndBytesConfig(load_in_4bit=True)",
 }
 
 _SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
@@ -159,6 +169,7 @@ _FLAGS = frozenset(
         "mmap",
         "trust_remote_code",
         "offload_buffers",
+        *_OLD_FLAGS,
     }
 )
 _STRINGS = frozenset(
@@ -211,6 +222,8 @@ def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
             if value:
                 _note(known, name, "prefer", _PREFER[name])
         elif target in _OUR_NAMES:
+            if name in _OLD_FLAGS and value is True:
+                _warn_old_flag(name)
             _note(known, name, target, _clean(target, value))
         elif name not in _NOT_NEEDED:
             rest[name] = value
@@ -264,6 +277,11 @@ def _warn_deprecated(name: str, value: Any, known: dict[str, Any]) -> None:
     warnings.warn(f"{name}= is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=_caller_level())
     if (target := {"use_auth_token": "token", "mirror": "endpoint"}.get(name)) is not None:
         _note(known, name, target, value)
+
+
+def _warn_old_flag(name: str) -> None:
+    message = f"{name}=True is deprecated: use {_OLD_FLAGS[name]}"
+    warnings.warn(message, DeprecationWarning, stacklevel=_caller_level())
 
 
 def _caller_level() -> int:

@@ -47,6 +47,10 @@ def load_into(module: nn.Module, source: PathLike | Mapping[str, Any], **kwargs:
     options, rest = split_load_options(kwargs)
     if rest:
         raise unknown_keyword(next(iter(rest)))
+    if options.is_quantizing:
+        raise OptionError(
+            "load_into fills a module as it is: quantization_config= is for from_pretrained", key="quantization_config"
+        )
     watch = Stopwatch()
     backend = TorchBackend(_constructor_of(module))
     with watch.time("find"):

@@ -79,11 +79,8 @@ def save_model(
     model = unwrap(model)
     state = state_of(model) if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
-    named = {
-        model._loaded_names.get(name, name): tensor
-        for name, tensor in state.items()
-        if not any(pattern.search(name) for pattern in ignored)
-    }
+    state = {name: tensor for name, tensor in state.items() if not any(p.search(name) for p in ignored)}
+    named, notes = _as_written(model, state, options, save_function is not None)
     secondary = [model._loaded_names.get(name, name) for name in tied_names(model)]
     config = _config_of(model)
     texts = {**sources_of(type(config), type(model)), CONFIG_NAME: config.to_json_string()}
@@ -91,7 +88,9 @@ def save_model(
         texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
 
     def save(tensors: Mapping[str, Any]) -> SaveReport:
-        return save_tensors(tensors, directory, options, secondary=secondary, texts=texts, save_function=save_function)
+        return save_tensors(
+            tensors, directory, options, secondary=secondary, texts=texts, save_function=save_function, metadata=notes
+        )
 
     if options.blocking:
         return save(named)
@@ -100,6 +99,18 @@ def save_model(
     pool.shutdown(wait=False)
     future.add_done_callback(lambda done: _log_failure(done, directory))
     return future
+
+
+def _as_written(
+    model: Any, state: Mapping[str, Any], options: SaveOptions, has_own_writer: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(tensors under the names that a save writes; what else the files have to note)."""
+    old_names = model._loaded_names
+    if (quantizer := model.hf_quantizer) is None:
+        return {old_names.get(name, name): tensor for name, tensor in state.items()}, {}
+    quantizer.check_save(options.form, has_own_writer)
+    named, notes = quantizer.flatten(state, lambda name: old_names.get(name, name))
+    return named, notes
 
 
 def _copied(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +146,8 @@ def _config_of(model: Any) -> Any:
     config = model.config
     config.architectures = [type(model).__name__]
     config.dtype = dtype_name(model.dtype)
+    if model.hf_quantizer is None:
+        vars(config).pop("quantization_config", None)  # of the checkpoint that the config came from
     config._note_code(type(config), type(model))
     return config
 
@@ -147,6 +160,7 @@ def save_tensors(
     secondary: list[str] | None = None,
     texts: Mapping[str, str] | None = None,
     save_function: Callable[..., Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> SaveReport:
     """Writes a mapping of names to tensors.
 
@@ -173,6 +187,7 @@ def save_tensors(
         secondary=secondary or (),
         texts=texts,
         save_function=write,
+        metadata=metadata,
     )
 
 
@@ -220,8 +235,9 @@ def describe(name: str, tensor: Any) -> Stored:
     """
     if isinstance(tensor, Resting):
         return tensor.describe(name)
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-        kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
+    is_composed = getattr(tensor, "__tensor_flatten__", None) is not None
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or is_composed:
+        kind = tensor.layout if isinstance(tensor, Tensor) and not is_composed else type(tensor).__name__
         raise SaveError(f"cannot save {name}: a {kind} is no dense tensor", tensor=name)
     if tensor.is_meta:
         raise SaveError(f"cannot save {name}: it is on the meta device and has no values", tensor=name)
