@@ -108,11 +108,6 @@ class LoadOptions:
     load_in_8bit: bool = False
     load_in_4bit: bool = False
 
-    @property
-    def is_quantizing(self) -> bool:
-        """Whether the caller asks for a quantized model."""
-        return self.quantization_config is not None or self.load_in_8bit or self.load_in_4bit
-
 
 @dataclass(frozen=True)
 class SaveOptions:
@@ -182,8 +177,10 @@ _NO_WEIGHTS = frozenset(_DEPRECATED) | _CODE_NAMES
 LOAD_KEYWORDS = frozenset().union(_OUR_NAMES, _ALIASES, _PREFER, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES)
 
 
-def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, Any]]:
+def split_load_options(keywords: Mapping[str, Any], *, can_quantize: bool = True) -> tuple[LoadOptions, dict[str, Any]]:
     """(options, keywords that are not options: config fields or constructor arguments, or mistakes).
+
+    With `can_quantize=False` those of quantization are refused, for what builds or fills a model as it is.
 
     Raises:
         OptionError: two spellings of one option, or options that exclude each other.
@@ -196,6 +193,11 @@ def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[s
         placement=PlacementOptions(**{k: v for k, v in known.items() if k in _PLACEMENT_NAMES}),
         **{k: v for k, v in known.items() if k in _LOAD_NAMES},
     )
+    asked = [name for name in ("quantization_config", *_OLD_FLAGS) if known.get(name)]
+    if asked and not can_quantize:
+        raise OptionError(
+            f"{asked[0]}= is an option of from_pretrained: weights are quantized as they are read", key=asked[0]
+        )
     if options.key_mapping is not None:
         _check_patterns(options.key_mapping)
     return options, rest

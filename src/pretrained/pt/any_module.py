@@ -44,13 +44,9 @@ def load_into(module: nn.Module, source: PathLike | Mapping[str, Any], **kwargs:
     Raises:
         SourceError, WeightsFormatError, MismatchError, OptionError: as `from_pretrained`.
     """
-    options, rest = split_load_options(kwargs)
+    options, rest = split_load_options(kwargs, can_quantize=False)
     if rest:
         raise unknown_keyword(next(iter(rest)))
-    if options.is_quantizing:
-        raise OptionError(
-            "load_into fills a module as it is: quantization_config= is for from_pretrained", key="quantization_config"
-        )
     watch = Stopwatch()
     backend = TorchBackend(_constructor_of(module))
     with watch.time("find"):

@@ -165,9 +165,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
         Raises:
             OptionError: a keyword nobody knows.
         """
-        options, keywords = split_load_options(kwargs)
-        if options.is_quantizing:
-            raise OptionError("quantization_config= is an option of from_pretrained", key="quantization_config")
+        options, keywords = split_load_options(kwargs, can_quantize=False)
         config = copy.deepcopy(config)
         fields, arguments = split_model_keywords(cls, config, keywords)
         for name, value in fields.items():

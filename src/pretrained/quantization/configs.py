@@ -151,7 +151,7 @@ class BitsAndBytesConfig:
             found = "both" if self.load_in_8bit else "neither"
             raise _bad("load_in_4bit", f"and load_in_8bit: {found} of them is True; one has to be")
         if self.llm_int8_has_fp16_weight:
-            raise _bad("llm_int8_has_fp16_weight", "=True is not supported by this version")
+            raise _bad("llm_int8_has_fp16_weight", "is True, which is not supported by this version")
         threshold = self.llm_int8_threshold
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not threshold >= 0:
             raise _bad("llm_int8_threshold", f"is a number from 0 on, not {threshold!r:.60}")

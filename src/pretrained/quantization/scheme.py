@@ -14,7 +14,7 @@ from ..errors import ConfigError, InvalidOptionError, OptionError, PretrainedErr
 from ..options import LoadOptions
 from .configs import BitsAndBytesConfig, SchemeConfig, TorchAoConfig
 
-__all__ = ["Quantizer", "Scheme", "choose_scheme"]
+__all__ = ["Quantizer", "Scheme", "choose_scheme", "replace_names"]
 
 logger = logging.getLogger(__name__)
 
