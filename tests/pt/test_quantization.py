@@ -7,7 +7,6 @@ import json
 import shutil
 import warnings
 import weakref
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,8 +54,9 @@ SCHEMES: dict[str, Any] = {
     "fp4-bfloat16": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_storage=torch.bfloat16),
 }
 # Largest distance of the logits from those of the full model, as a share of their norm.
-TOLERANCE = {"int8wo": 0.02, "int8dyn": 0.03, "float8wo": 0.06, "int8": 0.03, "nf4": 0.25, "nf4-double": 0.25}
-TOLERANCE["fp4-bfloat16"] = 0.35
+# The weights are random and large: each rounded bit shows. What is computed is compared closely further below.
+TOLERANCE = {"int8wo": 0.022, "int8dyn": 0.032, "float8wo": 0.07, "int8": 0.03, "nf4": 0.35, "nf4-double": 0.35}
+TOLERANCE["fp4-bfloat16"] = 0.43
 NUM_LAYERS = 7  # linear layers in the one block
 
 
@@ -108,7 +108,7 @@ def distance(found: torch.Tensor, wanted: np.ndarray) -> float:
 def test_logits_are_near_those_of_the_full_model(name: str, dtype: str) -> None:
     model, report = load(FULL, quantization_config=SCHEMES[name], dtype=dtype, output_loading_info=True, strict=True)
     assert report.is_clean and report.num_loaded == 12
-    assert distance(logits(model), EXPECTED["full"]) < TOLERANCE[name] + (0.01 if dtype == "bfloat16" else 0)
+    assert distance(logits(model), EXPECTED["full"]) < TOLERANCE[name]
     assert model.dtype == getattr(torch, dtype) and model.config.dtype == dtype
     assert not model.training
 
@@ -383,9 +383,9 @@ def test_a_quantized_model_lies_on_one_device(name: str) -> None:
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Iterator[Path]:
+def stored(tmp_path: Path) -> Path:
     shutil.copytree(REFERENCE, tmp_path / "quantized")
-    yield tmp_path / "quantized"
+    return tmp_path / "quantized"
 
 
 def change(folder: Path, **changes: Any) -> None:
@@ -418,30 +418,64 @@ def edited(**changes: Any) -> Any:
 
 STATE4 = "weight.quant_state.bitsandbytes__nf4"
 STATE4_FP = "weight.quant_state.bitsandbytes__fp4"
-DAMAGES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "no scales": ("bnb-nf4", {"weight.absmax": lambda t: None}, "is not complete: absmax is not in the checkpoint"),
-    "half a nest": ("bnb-fp4-double", {"weight.nested_absmax": lambda t: None}, "one of nested_absmax and nested_quant"),
-    "few scales": ("bnb-nf4", {"weight.absmax": lambda t: t[:-1].clone()}, "has 95 scales; the blocks of the weight need 96"),
-    "few scales of scales": ("bnb-fp4-double", {"weight.absmax": lambda t: t[:-1].clone()}, "has 95 scales"),
-    "scales of int": ("bnb-nf4", {"weight.absmax": lambda t: t.int()}, "is int32; as a part of a quantized weight it is"),
-    "no JSON": ("bnb-nf4", {STATE4: lambda t: t + 1}, "not valid JSON"),
+Case = tuple[str, dict[str, Any], str]
+
+
+def cut(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:-1].clone()
+
+
+def gone(tensor: torch.Tensor) -> None:
+    return None
+
+
+def replaced(old: str, new: str) -> dict[str, Any]:
+    return {"metadata": lambda text: text.replace(old, new)}
+
+
+BITS4: dict[str, Case] = {
+    "no scales": ("bnb-nf4", {"weight.absmax": gone}, "is not complete: absmax is not in the checkpoint"),
+    "half a nest": ("bnb-fp4-double", {"weight.nested_absmax": gone}, "has one of nested_absmax and nested_quant_map"),
+    "few scales": ("bnb-nf4", {"weight.absmax": cut}, "has 95 scales; the blocks of the weight need 96"),
+    "few nested": ("bnb-fp4-double", {"weight.absmax": cut}, "has 95 scales; the blocks of the weight need 96"),
+    "scales of int": ("bnb-nf4", {"weight.absmax": lambda t: t.int()}, "is int32; as a part of a quantized weight it"),
+    "no JSON": ("bnb-nf4", {STATE4: lambda t: t + 1}, "is no quantization state: not valid JSON at line 1"),
     "shape": ("bnb-nf4", {STATE4: edited(shape=[64, 96])}, r"says shape \[64, 96\]; the layer's weight is \[96, 64\]"),
-    "blocks": ("bnb-nf4", {STATE4: edited(blocksize=3)}, "says a block has 3 elements"),
-    "dtype": ("bnb-nf4", {STATE4: edited(dtype="load")}, "says dtype 'load'"),
-    "type": ("bnb-nf4", {STATE4: edited(quant_type="fp4")}, "says quant_type 'fp4'"),
-    "nest": ("bnb-fp4-double", {STATE4_FP: edited(nested_offset="x")}, "says no nested_dtype 'float32' and nested_offset"),
-    "long state": ("bnb-nf4", {STATE4: lambda t: t.repeat(100)}, "a quantization state has some hundred"),
-    "no rows": ("bnb-int8", {"weight": lambda t: None}, "is not complete: weight is not in the checkpoint"),
-    "float rows": ("bnb-int8", {"weight": lambda t: t.float()}, "is float32; as a part of a quantized weight it is int8"),
+    "blocks": ("bnb-nf4", {STATE4: edited(blocksize=3)}, "says a block has 3 elements; 32, 64, … 4096 can be"),
+    "list": ("bnb-nf4", {STATE4: edited(blocksize=[64])}, r"says a block has \[64\] elements"),
+    "dtype": ("bnb-nf4", {STATE4: edited(dtype="load")}, "says dtype 'load', which is no floating one"),
+    "type": ("bnb-nf4", {STATE4: edited(quant_type="fp4")}, "says quant_type 'fp4'; 'nf4' or 'fp4', as in its name"),
+    "offset": ("bnb-fp4-double", {STATE4_FP: edited(nested_offset="x")}, "says no nested_dtype 'float32' and nested_o"),
+    "long state": ("bnb-nf4", {STATE4: lambda t: t.repeat(100)}, "bytes; a quantization state has some hundred"),
+}
+BITS8: dict[str, Case] = {
+    "no rows": ("bnb-int8", {"weight": gone}, "is not complete: weight is not in the checkpoint"),
+    "float rows": (
+        "bnb-int8",
+        {"weight": lambda t: t.float()},
+        "is float32; as a part of a quantized weight it is int8",
+    ),
     "tiles": ("bnb-int8", {"weight_format": lambda t: t + 1}, "is 1; 0, plain rows, is supported"),
-    "no qdata": ("torchao-int8", {"_weight_qdata": lambda t: None}, "is not complete: .*_weight_qdata is not in the check"),
-    "other kind": ("torchao-int8", {"metadata": lambda m: m.replace("Int8Tensor", "Evil")}, "'Evil'; Int8Tensor and Float8"),
-    "block size": ("torchao-int8", {"metadata": lambda m: m.replace("[1, 64]", "[1, 7]")}, r"has blocks of \[1, 7\], which do"),
-    "no notes": ("torchao-int8", {"metadata": lambda m: m.replace('"qdata"', '"x"')}, "does not say which tensors"),
-    "more parts": ("torchao-int8", {"metadata": lambda m: m.replace('"qdata"', '"qdata", "x"')}, "has 'x', which this"),
-    "bad notes": ("torchao-int8", {"metadata": lambda m: m.replace('"block_size"', '"y": 1, "block_size"')}, "torchao cannot"),
-    "scale dtype": ("torchao-int8", {"_weight_scale": lambda t: t.double()}, "is float64; as scale of a Int8Tensor it is"),
-}  # fmt: skip
+}
+TORCHAO: dict[str, Case] = {
+    "no qdata": ("torchao-int8", {"_weight_qdata": gone}, "is not complete: .*_weight_qdata is not in the checkpoint"),
+    "other kind": ("torchao-int8", replaced("Int8Tensor", "Evil"), "a 'Evil'; Int8Tensor and Float8Tensor are supp"),
+    "block size": (
+        "torchao-int8",
+        replaced("[1, 64]", "[1, 7]"),
+        r"has blocks of \[1, 7\], which do not fit the layer",
+    ),
+    "no notes": ("torchao-int8", replaced('"qdata"', '"x"'), "the metadata does not say which tensors it consists of"),
+    "more parts": ("torchao-int8", replaced('"qdata"', '"qdata", "x"'), "has 'x', which this version cannot load"),
+    "bad notes": (
+        "torchao-int8",
+        replaced('"block_size"', '"y": 1, "block_size"'),
+        "has notes that torchao cannot read",
+    ),
+    "no JSON": ("torchao-int8", replaced("{", "["), "not valid JSON"),
+    "scale": ("torchao-int8", {"_weight_scale": lambda t: t.double()}, "is float64; as scale of a Int8Tensor it is"),
+}
+DAMAGES = {f"{case[0]}, {name}": case for table in (BITS4, BITS8, TORCHAO) for name, case in table.items()}
 
 
 @pytest.mark.parametrize(
@@ -452,7 +486,7 @@ def test_damaged_parts(case: str, stored: Path) -> None:
     change(stored / folder, **changes)
     with pytest.raises(TensorError, match=complaint) as e:
         load(stored / folder)
-    assert "up_proj" in (e.value.tensor or "")
+    assert "up_proj" in str(e.value) and e.value.path is not None
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,10 @@ def _require_dtype(entry: Entry, allowed: set[str]) -> None:
 
 
 def _read_state(entry: Entry, tensor: Tensor) -> dict[str, Any]:
-    return parse_json(bytes(bytes_of(tensor)), path=f"{entry.file}: {entry.name}", error=TensorError)
+    try:
+        return parse_json(bytes(bytes_of(tensor)), path=entry.file, error=TensorError)
+    except TensorError as error:
+        raise flaw(entry, f"is no quantization state: {error.reason}") from error
 
 
 def _check_state(full: ParamSpec, parts: Mapping[str, Entry], state: Mapping[str, Any]) -> None:
@@ -233,7 +236,7 @@ def _check_state(full: ParamSpec, parts: Mapping[str, Entry], state: Mapping[str
     entry, quant_type = parts["state"], parts["state"].name.rpartition("__")[2]
     if state.get("quant_type") != quant_type or quant_type not in ("nf4", "fp4"):
         raise flaw(entry, f"says quant_type {state.get('quant_type')!r:.40}; 'nf4' or 'fp4', as in its name, can be")
-    if state.get("shape") != list(full.shape):
+    if state.get("shape") != list(full.shape) or not all(type(size) is int for size in state["shape"]):
         raise flaw(entry, f"says shape {state.get('shape')!r:.80}; the layer's weight is {list(full.shape)}")
     if not is_floating(str(state.get("dtype"))) or BITS[str(state["dtype"])] < 16:
         raise flaw(entry, f"says dtype {state.get('dtype')!r:.40}, which is no floating one")
@@ -247,9 +250,9 @@ def _check_state(full: ParamSpec, parts: Mapping[str, Entry], state: Mapping[str
 
 
 def _num_blocks(entry: Entry, size: Any, count: int) -> int:
-    if isinstance(size, bool) or size not in _BLOCKSIZES:
+    if type(size) is not int or size not in _BLOCKSIZES:
         raise flaw(entry, f"says a block has {size!r:.40} elements; 32, 64, … 4096 can be")
-    return -(-count // int(size))
+    return -(-count // size)
 
 
 def _require_count(entry: Entry, count: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class TorchAoQuantizer(TorchQuantizer):
                 if '"_tensor_data_names"' not in text or stem in found:
                     continue
                 notes = parse_json(text, path=f"{path}: __metadata__[{stem[:100]!r}]", error=TensorError)
-                found[stem] = AtRest(stem, _parts(weights, stem, notes), text)
+                found[stem] = AtRest(stem, _parts(weights, stem, notes, path), text)
         return found
 
     def part_specs(self, name: str, full: ParamSpec, found: AtRest) -> dict[str, ParamSpec]:
@@ -158,18 +159,21 @@ def _part_name(name: str, part: str) -> str:
     return f"{layer}._{key}_{part}"
 
 
-def _parts(weights: Weights, stem: str, notes: Mapping[str, Any]) -> dict[str, Entry]:
+def _parts(weights: Weights, stem: str, notes: Mapping[str, Any], path: Path) -> dict[str, Entry]:
     listed = notes.get("_tensor_data_names")
     names = listed if isinstance(listed, list) and all(isinstance(name, str) for name in listed) else []
     if "qdata" not in names or "scale" not in names or not isinstance(notes.get("_data"), Mapping):
-        raise TensorError(f"{stem}: the metadata does not say which tensors it consists of", tensor=stem)
+        raise _incomplete(path, stem, "the metadata does not say which tensors it consists of")
     if other := sorted({*names} - {"qdata", "scale", "zero_point"}):
-        raise TensorError(f"{stem} has {other[0]!r:.60}, which this version cannot load", tensor=stem)
+        raise _incomplete(path, stem, f"has {other[0]!r:.60}, which this version cannot load")
     parts = {name: weights.entries.get(_part_name(stem, name)) for name in sorted(names)}
     if lacking := [name for name, entry in parts.items() if entry is None]:
-        where = _part_name(stem, lacking[0])
-        raise TensorError(f"{stem} is not complete: {where} is not in the checkpoint", tensor=where)
+        raise _incomplete(path, stem, f"is not complete: {_part_name(stem, lacking[0])} is not in the checkpoint")
     return {name: entry for name, entry in parts.items() if entry is not None}
+
+
+def _incomplete(path: Path, stem: str, reason: str) -> TensorError:
+    return TensorError(f"{path}: {stem}: {reason}", path=path, tensor=stem, reason=reason)
 
 
 def _block_sizes(notes: Mapping[str, Any], full: ParamSpec, entry: Entry) -> list[int]:
