@@ -335,6 +335,17 @@ def test_training_is_said_not_to_reach_quantized_weights(name: str, caplog: pyte
     assert not weight.requires_grad and model.lm_head.weight.requires_grad
 
 
+@each()
+def test_gradients_pass_where_it_is_said_that_they_do(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    model, full = load(FULL, quantization_config=SCHEMES[name]).train(), load(FULL)
+    for one in (model, full):
+        one(IDS, labels=IDS).loss.backward()
+    found, wanted = (one.model.embed_tokens.weight.grad for one in (model, full))
+    is_near = bool((found - wanted).norm() < 0.5 * wanted.norm())
+    assert is_near == (name != "int8dyn")
+    assert ("No gradient passes through them either" in caplog.text) != is_near
+
+
 @NF4
 def test_copies_compute_the_same(name: str) -> None:
     model = load(FULL, quantization_config=SCHEMES[name])

@@ -60,11 +60,14 @@ def warn_if_quantized(model: Any, mode: bool) -> None:
     """Says, once, that quantized weights do not train."""
     quantizer = model.hf_quantizer
     if mode and quantizer is not None and _is_first(model, "quantized"):
+        remedy = (
+            "Train adapters on top of them, or load without quantization"
+            if quantizer.passes_gradients
+            else "No gradient passes through them either: load without quantization, or by another scheme"
+        )
+        method = quantizer.config.quant_method
         logger.warning(
-            "%d layers are quantized by %s: their weights do not train. Train adapters on top of them, or load without "
-            "quantization",
-            len(quantizer.layers),
-            quantizer.config.quant_method,
+            "%d layers are quantized by %s: their weights do not train. %s", len(quantizer.layers), method, remedy
         )
 
 

@@ -112,6 +112,11 @@ class TorchQuantizer(ABC):
         self._names: dict[str, dict[str, str]] = {}  # weight → part → name of the part in the model
         self._skipped: list[str] = []
 
+    @property
+    def passes_gradients(self) -> bool:
+        """Whether gradients reach what comes before a quantized layer."""
+        return True
+
     # What a scheme does
 
     @abstractmethod
@@ -316,7 +321,7 @@ def _default_skips(model: Any) -> list[str]:
     get_output = getattr(model, "get_output_embeddings", None)
     output = None if get_output is None else get_output()
     names += [name for name, module in model.named_modules() if output is not None and module is output]
-    return list(dict.fromkeys(names))
+    return [name for name in dict.fromkeys(names) if not any(name.startswith(f"{other}.") for other in names)]
 
 
 def num_elements(parameter: Tensor) -> int:

@@ -48,6 +48,11 @@ class TorchAoQuantizer(TorchQuantizer):
         self._settings = _settings_of(self.config)
         self._policy: DtypePolicy | None = None
 
+    @property
+    def passes_gradients(self) -> bool:
+        """Not where activations are rounded: autograd sees nothing there."""
+        return "DynamicActivation" not in self.config.type_name
+
     def find_at_rest(self, weights: Weights) -> dict[str, AtRest]:
         """Weights that the metadata of a file calls one of torchao's tensors."""
         found = {}
