@@ -21,9 +21,9 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
 
 # Other people's tools on our models: accelerate, transformers' Trainer and pipelines, torch.compile and torch.export of
-# every head, several processes. Only transformers is installed on top of what `make test` needs.
+# every head, several processes, quantized weights. transformers, torchao and bitsandbytes are installed on top.
 clients: $(VENV)/.clients
-	$(BIN)/python -m pytest -n 2 -m clients tests/clients tests/pt/test_compile.py tests/pt/test_deepcopy.py
+	$(BIN)/python -m pytest -n 2 -m 'clients or quant' tests/clients tests/pt/test_compile.py tests/pt/test_deepcopy.py tests/pt/test_quantization.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks examples

@@ -104,10 +104,24 @@ OFF = {
     "device_mesh": [None],
     "tp_plan": [None],
     "distributed_config": [None],
-    "quantization_config": [None],
-    "load_in_8bit": [None, False],
-    "load_in_4bit": [None, False],
 }
+
+
+@pytest.mark.parametrize("name", ["load_in_8bit", "load_in_4bit"])
+def test_older_spelling_of_quantization(name: str) -> None:
+    for off in (None, False):
+        assert split_load_options({name: off, "quantization_config": None}) == (LoadOptions(), {})
+    with pytest.warns(DeprecationWarning, match=rf"{name}=True is deprecated: use .*BitsAndBytesConfig\({name}=True\)"):
+        assert split_load_options({name: True}) == (LoadOptions(**{name: True}), {})
+    with pytest.raises(InvalidOptionError, match=f"{name} is True or False, not 1"):
+        split_load_options({name: 1})
+
+
+def test_quantization_where_nothing_is_quantized() -> None:
+    with pytest.raises(OptionError, match="quantization_config= is an option of from_pretrained") as e:
+        split_load_options({"quantization_config": {"quant_method": "torchao"}}, can_quantize=False)
+    assert e.value.key == "quantization_config"
+    assert split_load_options({"load_in_4bit": False}, can_quantize=False) == (LoadOptions(), {})
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OFF.items() for value in values])

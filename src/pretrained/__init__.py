@@ -15,6 +15,8 @@ _CORE = {
     "PretrainedConfig": "configuration",
     "PreTrainedConfig": "configuration",
     "GenerationConfig": "generation.config",
+    "BitsAndBytesConfig": "quantization.configs",
+    "TorchAoConfig": "quantization.configs",
     "LoadReport": "report",
     "SaveReport": "report",
     "AutoConfig": "auto.classes",

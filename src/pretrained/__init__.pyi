@@ -133,6 +133,7 @@ from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
 from .pt.outputs import ModelOutput
 from .pt.trainer import TrainerMixin
+from .quantization.configs import BitsAndBytesConfig, TorchAoConfig
 from .report import LoadReport, SaveReport
 
 __all__ = [
@@ -165,6 +166,7 @@ __all__ = [
     "BertLayer",
     "BertModel",
     "BertPreTrainedModel",
+    "BitsAndBytesConfig",
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ConfigError",
@@ -240,6 +242,7 @@ __all__ = [
     "T5Model",
     "T5PreTrainedModel",
     "TensorError",
+    "TorchAoConfig",
     "TrainerMixin",
     "UntrustedCodeError",
     "UntrustedPathError",

@@ -11,6 +11,7 @@ from .checkpoint.deliver import Placer
 from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Sink
 from .checkpoint.plan_load import ParamSpec
+from .quantization.scheme import Quantizer, Scheme
 
 __all__ = ["Backend"]
 
@@ -20,6 +21,9 @@ class Backend(Sink, Protocol):
 
     def skeleton(self, build: Callable[[], Any]) -> Any:
         """Calls `build` so that uninitialised memory is only described; what a constructor computes is real."""
+
+    def quantizer(self, scheme: Scheme) -> Quantizer:
+        """What quantizes the model, asked for before the skeleton; its part of bind and finish is the backend's."""
 
     def params(self, model: Any) -> Sequence[ParamSpec]:
         """Parameters and persistent buffers of the model, tied ones as one."""

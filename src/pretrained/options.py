@@ -107,6 +107,9 @@ class LoadOptions:
     adapter_base: Any = None
     trust_adapter_base: bool = False
     adapter_kwargs: Mapping[str, Any] | None = None
+    quantization_config: Any = None
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,9 +146,11 @@ _OFF_VALUES: dict[str, tuple[Any, ...]] = {
     "device_mesh": (None,),
     "tp_plan": (None,),
     "distributed_config": (None,),
-    "quantization_config": (None,),
-    "load_in_8bit": (None, False),
-    "load_in_4bit": (None, False),
+}
+# Older spellings of an option that still work, and what to write now.
+_OLD_FLAGS = {
+    "load_in_8bit": "quantization_config=BitsAndBytesConfig(load_in_8bit=True)",
+    "load_in_4bit": "quantization_config=BitsAndBytesConfig(load_in_4bit=True)",
 }
 
 _SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
@@ -164,6 +169,7 @@ _FLAGS = frozenset(
         "trust_remote_code",
         "trust_adapter_base",
         "offload_buffers",
+        *_OLD_FLAGS,
     }
 )
 _STRINGS = frozenset(
@@ -176,8 +182,10 @@ _NO_WEIGHTS = frozenset(_DEPRECATED) | _CODE_NAMES
 LOAD_KEYWORDS = frozenset().union(_OUR_NAMES, _ALIASES, _PREFER, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES)
 
 
-def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, Any]]:
+def split_load_options(keywords: Mapping[str, Any], *, can_quantize: bool = True) -> tuple[LoadOptions, dict[str, Any]]:
     """(options, keywords that are not options: config fields or constructor arguments, or mistakes).
+
+    With `can_quantize=False` those of quantization are refused, for what builds or fills a model as it is.
 
     Raises:
         OptionError: two spellings of one option, or options that exclude each other.
@@ -190,6 +198,11 @@ def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[s
         placement=PlacementOptions(**{k: v for k, v in known.items() if k in _PLACEMENT_NAMES}),
         **{k: v for k, v in known.items() if k in _LOAD_NAMES},
     )
+    asked = [name for name in ("quantization_config", *_OLD_FLAGS) if known.get(name)]
+    if asked and not can_quantize:
+        raise OptionError(
+            f"{asked[0]}= is an option of from_pretrained: weights are quantized as they are read", key=asked[0]
+        )
     if options.key_mapping is not None:
         _check_patterns(options.key_mapping)
     return options, rest
@@ -216,6 +229,8 @@ def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
             if value:
                 _note(known, name, "prefer", _PREFER[name])
         elif target in _OUR_NAMES:
+            if name in _OLD_FLAGS and value is True:
+                _warn_old_flag(name)
             _note(known, name, target, _clean(target, value))
         elif name not in _NOT_NEEDED:
             rest[name] = value
@@ -286,6 +301,11 @@ def _warn_deprecated(name: str, value: Any, known: dict[str, Any]) -> None:
     warnings.warn(f"{name}= is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=_caller_level())
     if (target := {"use_auth_token": "token", "mirror": "endpoint"}.get(name)) is not None:
         _note(known, name, target, value)
+
+
+def _warn_old_flag(name: str) -> None:
+    message = f"{name}=True is deprecated: use {_OLD_FLAGS[name]}"
+    warnings.warn(message, DeprecationWarning, stacklevel=_caller_level())
 
 
 def _caller_level() -> int:

@@ -14,8 +14,11 @@ from .._types import Shape
 from ..adapters import Adapter
 from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.plan_load import ParamSpec
+from ..quantization.scheme import Scheme
 from .init import fresh_buffers, initialise
 from .placement import TorchPlacer
+from .quantization import quantizer_for
+from .quantization.base import Pending, Quantized, TorchQuantizer
 from .skeleton import build_skeleton
 from .slots import Slot, bytes_of, collect_slots, dtype_name, parameter_like, specs_of, torch_dtype
 from .slots import watches_attributes as _watches
@@ -37,6 +40,7 @@ class TorchBackend:
         self._build = build
         self._is_fresh = False
         self._groups: Groups = {}
+        self._quantizer: TorchQuantizer | None = None
         self._undo: list[tuple[Slot, torch.Tensor, torch.Tensor]] = []  # place, object, content
 
     # The model
@@ -51,6 +55,15 @@ class TorchBackend:
         if tie_weights is not None:
             tie_weights()
         return model
+
+    def quantizer(self, scheme: Scheme) -> TorchQuantizer:
+        """What quantizes the model.
+
+        Raises:
+            MissingFrameworkError: the scheme's library is not installed.
+        """
+        self._quantizer = quantizer_for(scheme)
+        return self._quantizer
 
     def params(self, model: Any) -> Sequence[ParamSpec]:
         """Parameters and persistent buffers of the model, tied ones as one."""
@@ -96,6 +109,10 @@ class TorchBackend:
 
     def bind(self, model: Any, values: Mapping[str, Any]) -> None:
         """Puts tensors in their places. A parameter that is real stays the same object, so optimizers keep it."""
+        if self._quantizer is not None:
+            values, quantized = self._quantizer.take(model, values)
+            for name in quantized:
+                del self._groups[name]
         for name, value in values.items():
             ((_, (module, key, is_buffer)), *others) = group = self._groups[name]
             old = (module._buffers if is_buffer else module._parameters)[key]
@@ -103,6 +120,8 @@ class TorchBackend:
                 self._put_group(group, value)
             else:  # what nearly all are: a parameter in one place
                 module._parameters[key] = parameter_like(old, value)  # type: ignore[assignment]
+        if self._quantizer is not None:
+            self._quantizer.place(model)
 
     def _put(self, name: str, value: torch.Tensor) -> None:
         self._put_group(self._groups[name], value)
@@ -120,6 +139,8 @@ class TorchBackend:
         """Eval mode; names that a save writes again are kept."""
         if renamed:
             model._loaded_names = dict(renamed)
+        if self._quantizer is not None:
+            self._quantizer.finish(model)
         model.eval()
 
     def adapter(self, found: Adapter, *, strict: bool) -> Callable[[Any], object]:
@@ -146,6 +167,10 @@ class TorchBackend:
 
     def count_nonfinite(self, values: Any, dtype: str) -> int:
         """How many elements are infinite or NaN. The extremes tell whether any is, at a fortieth of the cost."""
+        if isinstance(values, Quantized):
+            return values.num_nonfinite
+        if isinstance(values, Pending):
+            values = values.array
         if isinstance(values, np.ndarray):
             values = _from_numpy(np.require(values, requirements="C"))
         elif not isinstance(values, torch.Tensor):
@@ -158,8 +183,11 @@ class TorchBackend:
             return 0
         return values.numel() - int(torch.isfinite(values).sum())
 
-    def from_array(self, array: Any, dtype: str) -> torch.Tensor:
-        """A contiguous CPU tensor of its own memory."""
+    def from_array(self, array: Any, dtype: str) -> Any:
+        """A contiguous CPU tensor of its own memory; of a weight that is to be quantized, the quantized one."""
+        if isinstance(array, Pending):
+            full = self.from_array(array.array, dtype)
+            return Quantized(array.quantize(full), self.count_nonfinite(full, dtype))
         if isinstance(array, torch.Tensor):
             return torch.empty(array.shape, dtype=torch_dtype(dtype)).copy_(array.detach())
         return _from_numpy(np.require(array, requirements="C")).to(torch_dtype(dtype))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InvalidOptionError, PretrainedError
+from .quantization.base import refuse_quantized
 from .reshape import keep, with_parameters
 
 __all__ = [
@@ -42,6 +43,7 @@ def prune(model: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
         InvalidOptionError: there is no such layer or head. NotImplementedError: the class cannot be pruned.
     """
     table = _checked(model.config, heads_to_prune, InvalidOptionError)
+    refuse_quantized(model, None, "prune heads")
     base = model.base_model
     base._prune_heads({layer: list(heads) for layer, heads in table.items()})
     for config in {id(part.config): part.config for part in (model, base)}.values():

@@ -44,6 +44,7 @@ from .backend import TorchBackend
 from .embeddings import EmbeddingAccessMixin
 from .init import init_all
 from .module_utils import ModuleUtilsMixin
+from .quantization.base import nbytes_of
 from .skeleton import is_building
 
 __all__ = ["PreTrainedModel"]
@@ -79,6 +80,11 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
     _tied_weights_keys: ClassVar[Any] = None
     _supports_sdpa: ClassVar[bool] = False
     _rules: ClassVar[tuple[Rule, ...]] = ()
+    hf_quantizer: Any = None  # what quantized the model, on one that is
+    is_quantized: bool = False
+    is_loaded_in_4bit: bool = False
+    is_loaded_in_8bit: bool = False
+    quantization_method: str | None = None
     hf_device_map: dict[str, int | str]  # only on a model that was loaded with device_map=
 
     def __init__(self, config: PretrainedConfig, *inputs: Any, **kwargs: Any) -> None:
@@ -163,7 +169,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
         Raises:
             OptionError: a keyword nobody knows.
         """
-        options, keywords = split_load_options(kwargs)
+        options, keywords = split_load_options(kwargs, can_quantize=False)
         config = copy.deepcopy(config)
         fields, arguments = split_model_keywords(cls, config, keywords)
         for name, value in fields.items():
@@ -284,7 +290,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes of all parameters, and of buffers if asked; tied ones count once."""
         tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(map(nbytes_of, tensors))
 
     def add_model_tags(self, tags: list[str] | str) -> None:
         """Adds words to `model_tags`, which a push puts on the model's card; each once."""
@@ -292,6 +298,11 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
         self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *added]))  # type: ignore[misc]
 
     # Training
+
+    def train(self, mode: bool = True) -> Any:
+        """Training mode, or eval mode; a word, once, if there are quantized weights: these do not train."""
+        training.warn_if_quantized(self, mode)
+        return super().train(mode)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
         """In training, layers keep their inputs alone and are computed again in the backward pass.

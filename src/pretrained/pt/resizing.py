@@ -12,6 +12,7 @@ from ..configuration import PretrainedConfig
 from ..errors import InvalidOptionError, OptionError
 from .init import owner_of, reset
 from .new_rows import drawn_like
+from .quantization.base import refuse_quantized
 from .reshape import put_everywhere, replacement, set_sizes, with_parameters
 
 __all__ = ["resize_layers", "resize_positions", "resize_rows", "resize_tokens", "rounded"]
@@ -76,6 +77,8 @@ def resize_layers(model: Any, size: int, mean_resizing: bool) -> Any:
     layer = model.get_input_embeddings()
     old = _weight_of(layer).shape[0]
     head = model.get_output_embeddings()
+    if head is not None:
+        refuse_quantized(model, head, "change the vocabulary")
     axis = 0 if head is None else _vocabulary_axis(head, old)
     resize_rows(model, layer, size, mean_resizing)
     if head is not None and head is not layer:

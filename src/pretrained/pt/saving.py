@@ -97,8 +97,9 @@ def save_model(
         return _save_adapter(model, directory, options, save_function)
     state = state_of(model) if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
-    names = names_at_rest(model, [name for name in state if not any(pattern.search(str(name)) for pattern in ignored)])
-    named = {key: layout_at_rest(model, name, key, state[name]) for name, key in names.items()}
+    state = {name: tensor for name, tensor in state.items() if not any(p.search(str(name)) for p in ignored)}
+    names = names_at_rest(model, state)
+    named, notes = _as_written(model, state, names, options, save_function is not None)
     secondary = [names.get(name, name) for name in tied_names(model)]
     config = _config_of(model)
     texts = {**sources_of(type(config), type(model)), CONFIG_NAME: config.to_json_string()}
@@ -106,7 +107,9 @@ def save_model(
         texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
 
     def save(tensors: Mapping[str, Any]) -> SaveReport:
-        return save_tensors(tensors, directory, options, secondary=secondary, texts=texts, save_function=save_function)
+        return save_tensors(
+            tensors, directory, options, secondary=secondary, texts=texts, save_function=save_function, metadata=notes
+        )
 
     return _now_or_later(save, named, directory, options)
 
@@ -196,6 +199,17 @@ def _write_adapter(
     return report
 
 
+def _as_written(
+    model: Any, state: Mapping[str, Any], names: Mapping[str, str], options: SaveOptions, has_own_writer: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(tensors under the names that a save writes; what else the files have to note)."""
+    if (quantizer := model.hf_quantizer) is None:
+        return {key: layout_at_rest(model, name, key, state[name]) for name, key in names.items()}, {}
+    quantizer.check_save(options.form, has_own_writer)
+    named, notes = quantizer.flatten(state, lambda name: names.get(name, name))
+    return named, notes
+
+
 def _copied(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors in CPU memory that nobody else writes to; names of one memory still share it."""
     copies: dict[tuple[Any, ...], Tensor] = {}
@@ -229,6 +243,8 @@ def _config_of(model: Any) -> Any:
     config = model.config
     config.architectures = [type(model).__name__]
     config.dtype = dtype_name(_main_dtype(model))
+    if model.hf_quantizer is None:
+        vars(config).pop("quantization_config", None)  # of the checkpoint that the config came from
     config._note_code(type(config), type(model))
     return config
 
@@ -251,6 +267,7 @@ def save_tensors(
     secondary: list[str] | None = None,
     texts: Mapping[str, str] | None = None,
     save_function: Callable[..., Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> SaveReport:
     """Writes a mapping of names to tensors.
 
@@ -277,6 +294,7 @@ def save_tensors(
         secondary=secondary or (),
         texts=texts,
         save_function=write,
+        metadata=metadata,
     )
 
 
@@ -324,8 +342,9 @@ def describe(name: str, tensor: Any) -> Stored:
     """
     if isinstance(tensor, Resting):
         return tensor.describe(name)
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-        kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
+    is_composed = getattr(tensor, "__tensor_flatten__", None) is not None
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or is_composed:
+        kind = tensor.layout if isinstance(tensor, Tensor) and not is_composed else type(tensor).__name__
         raise SaveError(f"cannot save {name}: a {kind} is no dense tensor", tensor=name)
     if tensor.is_meta:
         raise SaveError(f"cannot save {name}: it is on the meta device and has no values", tensor=name)

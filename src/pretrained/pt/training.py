@@ -23,6 +23,7 @@ __all__ = [
     "require_input_gradients",
     "set_checkpointing",
     "warn_if_padded",
+    "warn_if_quantized",
 ]
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,21 @@ def may_cache(model: Any, stack: Any, use_cache: bool) -> bool:
             logger.warning("use_cache=True does not go with gradient checkpointing in training: no cache is returned")
         return False
     return use_cache
+
+
+def warn_if_quantized(model: Any, mode: bool) -> None:
+    """Says, once, that quantized weights do not train."""
+    quantizer = model.hf_quantizer
+    if mode and quantizer is not None and _is_first(model, "quantized"):
+        remedy = (
+            "Train adapters on top of them, or load without quantization"
+            if quantizer.passes_gradients
+            else "No gradient passes through them either: load without quantization, or by another scheme"
+        )
+        method = quantizer.config.quant_method
+        logger.warning(
+            "%d layers are quantized by %s: their weights do not train. %s", len(quantizer.layers), method, remedy
+        )
 
 
 def enable_checkpointing(model: Any, settings: Mapping[str, Any] | None) -> None:
