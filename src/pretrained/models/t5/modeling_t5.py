@@ -6,6 +6,7 @@ parameters have the names of the checkpoints. Shapes are written with the axes b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,6 +41,10 @@ class T5EncoderDecoder(T5PreTrainedModel):
         self.shared = value
         self.encoder.set_input_embeddings(value)
         self.decoder.set_input_embeddings(value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        self.encoder._prune_heads(heads_to_prune)
+        self.decoder._prune_heads(heads_to_prune)
 
     def get_encoder(self) -> T5Stack:
         """The encoder."""
@@ -180,6 +185,9 @@ class T5EncoderModel(T5PreTrainedModel):
         """Replaces the word embeddings."""
         self.shared = value
         self.encoder.set_input_embeddings(value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        self.encoder._prune_heads(heads_to_prune)
 
     def get_encoder(self) -> T5Stack:
         """The encoder."""
