@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...pt.outputs import BaseModelOutput, Seq2SeqModelOutput
@@ -31,6 +32,12 @@ class T5EncoderDecoder(T5PreTrainedModel):
         self.shared: nn.Module = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = T5Stack(config, self.shared)
         self.decoder = T5Stack(config, self.shared, is_decoder=True)
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch that the forward pass takes: ids for the encoder and the decoder, each `(3, 5)`."""
+        ids = super().dummy_inputs["input_ids"]
+        return {"input_ids": ids, "decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings, which both stacks use."""

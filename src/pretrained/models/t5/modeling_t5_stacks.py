@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from ...pt import masks
@@ -33,12 +32,6 @@ class T5PreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules = ["wo"]
     # The first release had a bias here too, which nothing used.
     _keys_to_ignore_on_load_unexpected = [r"EncDecAttention\.relative_attention_bias\.weight$"]
-
-    @property
-    def dummy_inputs(self) -> dict[str, Tensor]:
-        """A batch that the forward pass takes: ids for the encoder and the decoder, each `(3, 5)`."""
-        ids = super().dummy_inputs["input_ids"]
-        return {"input_ids": ids, "decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
 
     def _init_weights(self, module: nn.Module) -> None:
         """Scores are not scaled, so queries start smaller by the root of a head's size; Mesh TensorFlow has it so."""
