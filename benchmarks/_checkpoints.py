@@ -8,7 +8,7 @@ from pathlib import Path
 
 from _harness import Context
 
-__all__ = ["LARGE", "TINY", "large", "large_fp32", "num_bytes", "tiny"]
+__all__ = ["LARGE", "TINY", "large", "large_fp32", "num_bytes", "num_layers", "tiny"]
 
 Shape = tuple[int, ...]
 
@@ -35,6 +35,11 @@ def large_fp32(context: Context) -> Path:
 def tiny(context: Context) -> Path:
     """80 layers of next to nothing: 723 tensors."""
     return _made(context, "tiny", TINY, "bfloat16")
+
+
+def num_layers(context: Context) -> int:
+    """Layers of the large model."""
+    return int(_sized(context)["num_hidden_layers"])
 
 
 def num_bytes(folder: Path) -> int:

@@ -18,10 +18,11 @@ from _harness import HERE, add_options, machine, scratch_folder, verdict, versio
 
 ORDER = (
     "import_time", "first_load", "warm_load", "many_tensors", "mapped_memory", "cold_load", "copying_load", "cast_load",
-    "saving", "resize",
+    "gguf_load", "saving", "resize", "offload",
 )  # fmt: skip
 PEERS = (
     "torch", "transformers", "safetensors", "accelerate", "tensorizer", "runai-model-streamer", "fastsafetensors",
+    "gguf",
 )  # fmt: skip
 PAGE = HERE.parent / "docs" / "performance.md"
 REQUIREMENTS = HERE / "requirements-peers.txt"
@@ -55,8 +56,8 @@ ADVICE = """\
 
 ## Where the limits are
 
-- Warm load: more than half of it builds the modules, which is nn.Module's own bookkeeping (a trial that only builds them
-  on the meta device and maps the file, checking nothing, is about a fifth of transformers' load by itself). The checks,
+- Warm load: more than half of it builds the modules, which is nn.Module's own bookkeeping (a trial that only builds
+  them on the meta device and maps the file, checking nothing, is about a fifth of transformers' load). The checks,
   the plan and the binding cost the rest, about 20 µs a tensor.
 - Copying load: one copy from the page cache by as many threads as there are cores, into huge pages where the host gives
   them quickly. What remains is the speed of memory; on two cores the ratio to the fastest peer lies around one half.
@@ -112,7 +113,7 @@ def page(records: list[dict[str, Any]], peers: Path, options: argparse.Namespace
     shown = ["--quick"] if options.quick else []
     shown += ["--repeats", str(options.repeats)] if options.repeats else []
     shown += options.names
-    ours = versions(sys.executable, ("pretrained", "torch", "numpy"))
+    ours = versions(sys.executable, ("pretrained", "torch", "numpy", "gguf"))
     theirs = versions(peers, PEERS)
     load = os.getloadavg()
     head = [

@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "quantization",
         }
     ),
-    frozenset({"loading", "saving", "backend"}),
+    frozenset({"loading", "loading_config", "saving", "backend"}),
     frozenset({"pt", "tf", "flax"}),
     frozenset({"models"}),
     frozenset({"auto"}),

@@ -58,6 +58,7 @@ def test_the_contract_is_known() -> None:
         ("endpoint", "https://hub", lambda o: o.source.endpoint),
         ("use_safetensors", True, lambda o: o.weights.use_safetensors),
         ("variant", "fp16", lambda o: o.weights.variant),
+        ("gguf_file", "x.gguf", lambda o: o.weights.gguf_file),
         ("config", "other", lambda o: o.config),
         ("state_dict", {"a": 1}, lambda o: o.state_dict),
         ("dtype", "float16", lambda o: o.dtype),
@@ -69,6 +70,10 @@ def test_the_contract_is_known() -> None:
         ("attn_implementation", "eager", lambda o: o.attn_implementation),
         ("mmap", False, lambda o: o.mmap),
         ("generation_config", {"a": 1}, lambda o: o.generation_config),
+        ("device_map", "auto", lambda o: o.placement.device_map),
+        ("device_map", {"": 0}, lambda o: o.placement.device_map),
+        ("offload_folder", Path("away"), lambda o: o.placement.offload_folder),
+        ("offload_buffers", True, lambda o: o.placement.offload_buffers),
     ],
 )
 def test_each_keyword_reaches_its_stage(name: str, value: Any, read: Any) -> None:
@@ -86,25 +91,19 @@ def test_a_framework_can_be_preferred(name: str, prefer: str) -> None:
         split_load_options({"from_tf": True, "from_flax": True})
 
 
-@pytest.mark.parametrize("name", ["from_pt", "low_cpu_mem_usage", "_fast_init", "mean_resizing"])
+@pytest.mark.parametrize("name", ["from_pt", "low_cpu_mem_usage", "offload_state_dict", "_fast_init", "mean_resizing"])
 @pytest.mark.parametrize("value", [True, False, None])
 def test_not_needed_is_accepted(name: str, value: Any) -> None:
     assert split_load_options({name: value}) == (LoadOptions(), {})
 
 
 OFF = {
-    "device_map": [None, "cpu"],
-    "max_memory": [None],
-    "offload_folder": [None],
-    "offload_state_dict": [None, False],
-    "offload_buffers": [None, False],
     "device_mesh": [None],
     "tp_plan": [None],
     "distributed_config": [None],
     "quantization_config": [None],
     "load_in_8bit": [None, False],
     "load_in_4bit": [None, False],
-    "gguf_file": [None],
 }
 
 
@@ -123,11 +122,19 @@ def test_what_is_not_there_yet_is_refused_not_ignored(name: str, value: Any) -> 
     assert e.value.key == name
 
 
+@pytest.mark.parametrize("other", [{"variant": "fp16"}, {"use_safetensors": True}])
+def test_a_gguf_and_other_weights_exclude_each_other(other: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"gguf_file= names the weights, and {next(iter(other))}= asks for others"):
+        split_load_options({"gguf_file": "x.gguf", **other})
+    with pytest.raises(InvalidOptionError, match="gguf_file is a string, not a bool"):
+        split_load_options({"gguf_file": True})
+
+
 def test_other_keywords_are_given_back() -> None:
     assert split_load_options({"hidden_size": 3, "reviison": "x"})[1] == {"hidden_size": 3, "reviison": "x"}
 
 
-@pytest.mark.parametrize("name", ["source", "weights"])
+@pytest.mark.parametrize("name", ["source", "weights", "placement"])
 def test_groups_are_no_keywords(name: str) -> None:
     assert split_load_options({name: 1})[1] == {name: 1}
 
@@ -164,6 +171,10 @@ def test_the_nearest_name_may_be_a_config_field() -> None:
         ("output_loading_info", 0),
         ("ignore_mismatched_sizes", []),
         ("mmap", "off"),
+        ("offload_buffers", 1),
+        ("offload_folder", 3),
+        ("max_memory", "10GB"),
+        ("max_memory", {0: "lots"}),
         ("use_safetensors", "yes"),
         ("variant", 16),
         ("subfolder", 3),
@@ -183,7 +194,9 @@ def test_values_of_another_kind(name: str, value: Any) -> None:
     assert caught.value.key == name
 
 
-@pytest.mark.parametrize("name", ["strict", "force_download", "local_files_only", "mmap", "subfolder"])
+@pytest.mark.parametrize(
+    "name", ["strict", "force_download", "local_files_only", "mmap", "subfolder", "offload_buffers", "max_memory"]
+)
 def test_none_is_the_default(name: str) -> None:
     assert split_load_options({name: None})[0] == LoadOptions()
 

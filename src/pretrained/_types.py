@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-__all__ = ["FrameworkName", "PathLike", "Shape", "Snapshot"]
+__all__ = ["CPU", "DISK", "Device", "FrameworkName", "PathLike", "Shape", "Snapshot"]
 
 PathLike = str | os.PathLike[str]
 Shape = tuple[int, ...]
 FrameworkName = Literal["pt", "tf", "flax"]
+Device = int | str  # a number, "cuda:0", "cpu"; "disk" for what is read only while it is used
+
+CPU, DISK = "cpu", "disk"
 
 
 class Snapshot(Protocol):

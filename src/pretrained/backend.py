@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ._types import Shape
+from .checkpoint.deliver import Placer
 from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Sink
 from .checkpoint.plan_load import ParamSpec
@@ -24,6 +25,10 @@ class Backend(Sink, Protocol):
 
     def initialise(self, model: Any, specs: Sequence[ParamSpec], policy: DtypePolicy) -> None:
         """Gives these parameters, and buffers without memory, the values a freshly built model has. No others."""
+
+    @property
+    def placer(self) -> Placer:
+        """What places this model; asked for after `params`, and only when a placement was."""
 
     def bind(self, model: Any, values: Mapping[str, Any]) -> None:
         """Puts arrays in the places of parameters, under all their names. Cannot fail half way."""

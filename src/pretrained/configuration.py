@@ -24,14 +24,14 @@ from typing import Any, ClassVar
 from ._types import PathLike
 from .checkpoint.commit import Stage
 from .checkpoint.files import read_json
-from .checkpoint.find import settle
+from .checkpoint.find import find_gguf, settle
 from .configuration_fields import Field, attribute_alias, check_value, constructor_names, fields_of, to_json_value
-from .configuration_file import CONFIG_NAME, config_path, read_config_dict
+from .configuration_file import CONFIG_NAME, config_path, read_config_dict, read_located
 from .configuration_input import LABELS, check_dtype, located, merged_values, plain_dtype
 from .configuration_labels import MAX_LISTED, checked_heads, checked_label2id, index_to_name, numbered
 from .errors import ConfigError, OptionError
 from .hub.ref import resolve
-from .options import LOAD_KEYWORDS, split_source_options, unknown_keyword
+from .options import LOAD_KEYWORDS, WeightOptions, split_source_options, unknown_keyword
 from .own_code import auto_map_of, check_auto_class, sources_of
 
 __all__ = ["CONFIG_NAME", "PreTrainedConfig", "PretrainedConfig", "config_keys", "config_path", "read_config_dict"]
@@ -260,11 +260,12 @@ class PretrainedConfig:
     def get_config_dict(
         cls, pretrained_model_name_or_path: PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(content of the config.json with `_name_or_path` and `_config_file` added, keywords not used to find it)."""
+        """(content of config.json or a GGUF, with `_name_or_path` and `_config_file`; keywords not used to find it)."""
         source, rest = split_source_options(kwargs)
         snapshot = settle(resolve(pretrained_model_name_or_path, source))
-        path = config_path(snapshot)
-        return read_json(path) | {"_name_or_path": snapshot.name, "_config_file": str(path)}, rest
+        weights = WeightOptions(gguf_file=rest.get("gguf_file"))
+        values, path = read_located(snapshot, find_gguf(snapshot, weights))
+        return values | {"_name_or_path": snapshot.name, "_config_file": str(path)}, rest
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and extra keys, as JSON-ready values."""

@@ -1,4 +1,4 @@
-"""config.json: where it is in a snapshot, and which of its keys a file may set."""
+"""What a checkpoint says of its model: config.json or the metadata of a GGUF, and which keys a file may set."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from ._types import Snapshot
 from .checkpoint.files import read_json, safe_join
+from .checkpoint.find import Weights, find_gguf
 from .errors import ConfigError, SourceError
+from .options import WeightOptions
 
-__all__ = ["CONFIG_NAME", "config_path", "is_plain_key", "read_config_dict"]
+__all__ = ["CONFIG_NAME", "config_path", "is_plain_key", "read_config_dict", "read_located"]
 
 CONFIG_NAME = "config.json"
 
@@ -42,11 +44,24 @@ def config_path(snapshot: Snapshot) -> Path:
     return safe_join(folder, CONFIG_NAME) if folder is not None and path == folder / CONFIG_NAME else path
 
 
-def read_config_dict(snapshot: Snapshot) -> dict[str, Any]:
-    """The content of the snapshot's config.json.
+def read_config_dict(snapshot: Snapshot, options: WeightOptions | None = None) -> dict[str, Any]:
+    """The content of the snapshot's config.json, or what stands for it where the weights are a GGUF.
 
     Raises:
         SourceError: there is none; lists what is there.
         ConfigError: it is not a JSON object, or something else altogether.
     """
-    return read_json(config_path(snapshot), error=ConfigError)
+    return read_located(snapshot, find_gguf(snapshot, options or WeightOptions()))[0]
+
+
+def read_located(snapshot: Snapshot, gguf: Weights | None) -> tuple[dict[str, Any], Path]:
+    """(the same, the file that it is from). `gguf`: the snapshot's weights, if they are one.
+
+    A config.json beside a GGUF is not read: the file says it itself, and the other is often but a stub.
+    """
+    if gguf is None:
+        path = config_path(snapshot)
+        return read_json(path, error=ConfigError), path
+    from .checkpoint.formats.gguf_config import config_of
+
+    return config_of(gguf.containers.values()), next(iter(gguf.containers))

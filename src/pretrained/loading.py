@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import logging
 import os
 import time
@@ -13,29 +11,37 @@ from typing import Any
 
 from ._types import PathLike, Snapshot
 from .backend import Backend
+from .checkpoint.deliver import deliver, require_folder
+from .checkpoint.devices import plan_placement
 from .checkpoint.disk import stamp_at
 from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Loaded, execute
-from .checkpoint.files import read_json
-from .checkpoint.find import Weights, find_checkpoint, settle
+from .checkpoint.find import Weights, find_checkpoint, find_gguf, settle
 from .checkpoint.formats.memory import MEMORY, StateDict
 from .checkpoint.plan_load import LoadPlan, plan_load
 from .checkpoint.rules import rules_from_mapping
-from .checkpoint.tensors import FileStamp, count_elements
-from .configuration import CONFIG_NAME, PretrainedConfig, config_keys, config_path
+from .checkpoint.tensors import FileStamp
+from .configuration import CONFIG_NAME
 from .configuration_input import located
-from .errors import CheckpointChangedError, ConfigError, MismatchError, OptionError, PretrainedError
-from .generation.config import GenerationConfig, read_generation_config
+from .errors import CheckpointChangedError, MismatchError, OptionError, PretrainedError
 from .hub.ref import resolve
-from .options import LoadOptions, unknown_keyword
+from .loading_config import (
+    Choose,
+    apply_keywords,
+    check_plausible,
+    generation_config_of,
+    name_of,
+    read_config,
+    read_config_with,
+    split_model_keywords,
+)
+from .options import LoadOptions
 from .report import Keys, LoadReport
 
 __all__ = ["Choose", "Stopwatch", "build_plan", "load", "load_weights", "read_config", "split_model_keywords"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_EMPTY_LAYERS = 512  # layers that a model may have whatever the checkpoint holds
-_MAX_EMPTY_SIZE = 2**22  # the same for any other size: a constructor may compute a table of as many rows
 _ATTEMPTS = 8  # a folder that is saved to over and over is given up on
 _PAUSE = 0.01  # seconds before the second attempt, and so much more before each further one
 
@@ -54,9 +60,6 @@ class Stopwatch:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-Choose = Callable[[Any, "Snapshot | None"], tuple[type[PretrainedConfig], Any]]
 
 
 def load(
@@ -120,21 +123,23 @@ def _load_once(
     with watch.time("resolve"):
         snapshot = None if ref is None else settle(resolve(ref, options.source))
         before = _config_stamp(snapshot)
-        config, rest = _read_config(choose, snapshot, options, keywords)
+        gguf = None if snapshot is None else find_gguf(snapshot, options.weights)
+        config, rest = read_config_with(choose, snapshot, options, keywords, gguf)
         cls = choose(config, snapshot)[1]
-        arguments = _apply_keywords(cls, config, rest)
+        arguments = apply_keywords(cls, config, rest)
     with watch.time("find"):
-        weights = _find_weights(snapshot, options, backend)
-        _check_plausible(config, weights)
+        weights = gguf if gguf and options.state_dict is None else _find_weights(snapshot, options, backend)
+        check_plausible(config, weights)
     with watch.time("skeleton"):
         # With a config that was read and nothing else, whatever a constructor complains of is in the file.
         is_read = snapshot is not None and options.config is None and not (model_args or arguments)
-        with located(cls.__name__, str(snapshot.path(CONFIG_NAME))) if is_read and snapshot else nullcontext():
+        file = name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot else None
+        with located(cls.__name__, file) if is_read else nullcontext():
             model = backend.skeleton(lambda: cls(config, *model_args, **arguments))
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch)
     if snapshot is not None and _config_stamp(snapshot) != before:
         raise CheckpointChangedError(f"{snapshot.name} was replaced while it was being loaded", path=snapshot.name)
-    model.generation_config = _generation_config(snapshot, options)
+    model.generation_config = generation_config_of(snapshot, options)
     report.source = snapshot.name if snapshot is not None else str(MEMORY)
     config.dtype = report.dtype
     if snapshot is not None and snapshot.commit:
@@ -161,10 +166,13 @@ def load_weights(
     with watch.time("plan"):
         plan, policy = build_plan(model, cls, weights, options, backend, config)
         plan.check(strict=options.strict, ignore_mismatched_sizes=options.ignore_mismatched_sizes)
+        require_folder(plan)
     with watch.time("initialise"):
         backend.initialise(model, plan.initialise, policy)
     with watch.time("read"):
         loaded = execute(plan, weights.containers, backend, use_mmap=options.mmap)
+        if plan.placement is not None:
+            deliver(plan, weights.containers, backend, backend.placer, loaded, use_mmap=options.mmap)
         plan.conflicts += loaded.warnings
         _compare_twins(plan, loaded, weights, backend)
         _require_same_files(weights)
@@ -172,6 +180,8 @@ def load_weights(
             raise MismatchError(f"{plan.source}: " + "; ".join(plan.conflicts), path=plan.source)
     with watch.time("bind"):
         backend.bind(model, loaded.values)
+        if plan.placement is not None:
+            backend.placer.attach(model, plan.placement, loaded.resting)
         backend.finish(model, policy, plan.renamed)
     report = _report_of(plan, loaded, watch.seconds)
     report.dtype = policy.default
@@ -189,9 +199,15 @@ def build_plan(
         weights.entries.values(),
         _declared(cls, "_keep_in_fp32_modules"),
     )
+    params, placement = backend.params(model), None
+    if options.placement.device_map is not None:
+        placer = backend.placer
+        placement = plan_placement(options.placement, placer.layout(model), params, policy, placer.memory)
+        placer.check(placement)
+        params = placement.stamp(params)
     plan = plan_load(
         weights.entries,
-        backend.params(model),
+        params,
         policy,
         prefix=getattr(cls, "base_model_prefix", ""),
         rules=(*getattr(cls, "_rules", ()), *rules_from_mapping(options.key_mapping)),
@@ -199,9 +215,10 @@ def build_plan(
         layouts=weights.layouts,
         ignore_missing=_declared(cls, "_keys_to_ignore_on_load_missing"),
         ignore_unexpected=_declared(cls, "_keys_to_ignore_on_load_unexpected"),
-        source=_name_of(weights),
+        source=name_of(weights),
         model=cls.__name__,
     )
+    plan.placement = placement
     if weights.twins:
         filled = {step.entry.name: step.param for step in plan.steps}
         own = {name: filled.get(weights.entries[name].name) for name, _ in weights.twins}
@@ -214,48 +231,6 @@ def _declared(cls: Any, attribute: str) -> Sequence[str]:
     return getattr(cls, attribute, None) or ()
 
 
-def _name_of(weights: Weights) -> str:
-    if weights.index is not None:
-        return str(weights.index.path)
-    return str(next(iter(weights.containers), MEMORY))
-
-
-def read_config(choose: Choose, snapshot: Snapshot | None, options: LoadOptions) -> Any:
-    """The model's own config: a copy of the one that was given, or read where the caller or the checkpoint says.
-
-    Raises:
-        ConfigError: the config is damaged or impossible. OptionError: there is nowhere to read it from.
-    """
-    return _read_config(choose, snapshot, options, {})[0]
-
-
-def _read_config(
-    choose: Choose, snapshot: Snapshot | None, options: LoadOptions, keywords: Mapping[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """(the config, keywords that are not yet in it). What is read is built with them, so that all that follows fits."""
-    given, rest = options.config, dict(keywords)
-    if isinstance(given, PretrainedConfig):
-        config = copy.deepcopy(given)
-    else:
-        if given is not None:
-            snapshot = settle(resolve(given, options.source))
-        if snapshot is None:
-            raise OptionError("without a folder or name, pass config= and state_dict=", key="config")
-        path = config_path(snapshot)
-        values = {**read_json(path), "_name_or_path": snapshot.name, "_config_file": str(path)}
-        config, rest = choose(values, snapshot)[0].from_dict(values, return_unused_kwargs=True, **keywords)
-        _compare_types(values, config)
-    if options.attn_implementation is not None:
-        config._attn_implementation = options.attn_implementation
-    return config, rest
-
-
-def _compare_types(values: Mapping[str, Any], config: Any) -> None:
-    found, wanted = values.get("model_type"), config.model_type
-    if found and wanted and found != wanted:
-        logger.warning("%s is a %s checkpoint and is read as %s", values["_name_or_path"], found, wanted)
-
-
 def _config_stamp(snapshot: Snapshot | None) -> FileStamp | None:
     """Identity of the config file, to notice a save that comes between it and the weights."""
     if snapshot is None or snapshot.folder is None:
@@ -266,43 +241,6 @@ def _config_stamp(snapshot: Snapshot | None) -> FileStamp | None:
         return None
 
 
-def _generation_config(snapshot: Snapshot | None, options: LoadOptions) -> GenerationConfig | None:
-    given = options.generation_config
-    if isinstance(given, GenerationConfig):
-        return copy.deepcopy(given)
-    if given is not None:
-        return GenerationConfig.from_pretrained(given)
-    return None if snapshot is None else read_generation_config(snapshot)
-
-
-def _apply_keywords(cls: Any, config: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Sets the config fields among the keywords; returns the constructor's arguments."""
-    fields, arguments = split_model_keywords(cls, config, keywords)
-    for name, value in fields.items():
-        config.override(name, value)
-    return arguments
-
-
-def split_model_keywords(cls: Any, config: Any, keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(config fields, constructor arguments) of the keywords that are no options.
-
-    Raises:
-        OptionError: a keyword is neither; names the nearest that would be.
-    """
-    if not keywords:
-        return {}, {}
-    known = config_keys(config)
-    parameters = inspect.signature(cls.__init__).parameters
-    accepts_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    named = set(parameters) - {"self", "config"}
-    fields = {name: value for name, value in keywords.items() if name in known}
-    arguments = {name: value for name, value in keywords.items() if name not in known}
-    for name in arguments:
-        if name not in named and not accepts_any:
-            raise unknown_keyword(name, [*known, *named])
-    return fields, arguments
-
-
 def _find_weights(snapshot: Snapshot | None, options: LoadOptions, backend: Backend) -> Weights:
     if options.state_dict is not None:
         container = StateDict(options.state_dict, backend.describe)
@@ -310,27 +248,6 @@ def _find_weights(snapshot: Snapshot | None, options: LoadOptions, backend: Back
     if snapshot is None:
         raise OptionError("without a folder or name, pass state_dict=", key="state_dict")
     return find_checkpoint(snapshot, options.weights)
-
-
-def _check_plausible(config: Any, weights: Weights) -> None:
-    """Refuses, before anything is built, a config with many more layers than tensors or a size beyond all of them."""
-    layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > max(len(weights.entries), _MAX_EMPTY_LAYERS):
-        raise ConfigError(
-            f"config key 'num_hidden_layers' is {layers}, and {_name_of(weights)} holds {len(weights.entries)} tensors",
-            key="num_hidden_layers",
-            path=_name_of(weights),
-        )
-    sizes = {name: getattr(config, name, None) for name in type(config).positive}
-    large = {name: size for name, size in sizes.items() if isinstance(size, int) and size > _MAX_EMPTY_SIZE}
-    held = sum(count_elements(entry.shape) for entry in weights.entries.values()) if large else 0
-    for name, size in large.items():
-        if size > held:
-            raise ConfigError(
-                f"config key {name!r} is {size}, and {_name_of(weights)} holds {held} numbers in all",
-                key=name,
-                path=_name_of(weights),
-            )
 
 
 def _compare_twins(plan: LoadPlan, loaded: Loaded, weights: Weights, backend: Backend) -> None:

@@ -18,6 +18,7 @@ from .errors import InvalidOptionError, OptionError
 
 __all__ = [
     "LoadOptions",
+    "PlacementOptions",
     "SaveOptions",
     "SourceOptions",
     "WeightOptions",
@@ -54,7 +55,34 @@ class WeightOptions:
 
     use_safetensors: bool | None = None
     variant: str | None = None
+    gguf_file: str | None = None
     prefer: str | None = None  # "tf" or "flax": whose format to read where there are several
+
+    def __post_init__(self) -> None:
+        if self.gguf_file is not None and (self.variant is not None or self.use_safetensors):
+            other = "variant" if self.variant is not None else "use_safetensors"
+            raise OptionError(f"gguf_file= names the weights, and {other}= asks for others", key="gguf_file")
+
+
+@dataclass(frozen=True)
+class PlacementOptions:
+    """Which part of the model goes to which device. Consumed by the plan, which stamps a device on each parameter.
+
+    Attributes:
+        device_map: None for no placement; a device; "auto" and its like; or module → device.
+        max_memory: device → bytes that the model may take there. A device that is not named is not used.
+        offload_folder: where tensors are written that are to lie on disk and do not lie there as the model wants them.
+        offload_buffers: whether the buffers of an offloaded module stay away too while it does not run.
+    """
+
+    device_map: Any = None
+    max_memory: Mapping[Any, int] | None = None
+    offload_folder: Any = None
+    offload_buffers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_memory is not None and self.device_map is None:
+            raise OptionError("max_memory= says how much; device_map='auto' has to say what", key="max_memory")
 
 
 @dataclass(frozen=True)
@@ -63,6 +91,7 @@ class LoadOptions:
 
     source: SourceOptions = field(default_factory=SourceOptions)
     weights: WeightOptions = field(default_factory=WeightOptions)
+    placement: PlacementOptions = field(default_factory=PlacementOptions)
     config: Any = None
     state_dict: Mapping[str, Any] | None = None
     dtype: Any = None
@@ -97,7 +126,8 @@ _ALIASES = {"torch_dtype": "dtype"}
 _PREFER = {"from_tf": "tf", "from_flax": "flax"}
 
 # Accepted for old callers; the second part says why nothing has to be done, or what to use instead.
-_NOT_NEEDED = frozenset({"from_pt", "low_cpu_mem_usage", "_fast_init", "mean_resizing"})
+# A load holds nothing twice and never all of a state dict, so the two about memory have nothing to switch on.
+_NOT_NEEDED = frozenset({"from_pt", "low_cpu_mem_usage", "offload_state_dict", "_fast_init", "mean_resizing"})
 _DEPRECATED = {
     "resume_download": "downloads are always resumed",
     "proxies": "set HTTP_PROXY and HTTPS_PROXY",
@@ -106,23 +136,19 @@ _DEPRECATED = {
 }
 # Known names that are only accepted with the value that means "off", until the feature is here.
 _OFF_VALUES: dict[str, tuple[Any, ...]] = {
-    "device_map": (None, "cpu"),
-    "max_memory": (None,),
-    "offload_folder": (None,),
-    "offload_state_dict": (None, False),
-    "offload_buffers": (None, False),
     "device_mesh": (None,),
     "tp_plan": (None,),
     "distributed_config": (None,),
     "quantization_config": (None,),
     "load_in_8bit": (None, False),
     "load_in_4bit": (None, False),
-    "gguf_file": (None,),
 }
 
 _SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
 _WEIGHT_NAMES = frozenset(f.name for f in fields(WeightOptions)) - {"prefer"}
-_LOAD_NAMES = frozenset(f.name for f in fields(LoadOptions)) - {"source", "weights"}
+_PLACEMENT_NAMES = frozenset(f.name for f in fields(PlacementOptions))
+_LOAD_NAMES = frozenset(f.name for f in fields(LoadOptions)) - {"source", "weights", "placement"}
+_OUR_NAMES = _SOURCE_NAMES | _WEIGHT_NAMES | _PLACEMENT_NAMES | _LOAD_NAMES
 _FLAGS = frozenset(
     {
         "force_download",
@@ -132,16 +158,17 @@ _FLAGS = frozenset(
         "strict",
         "mmap",
         "trust_remote_code",
+        "offload_buffers",
     }
 )
-_STRINGS = frozenset({"subfolder", "revision", "variant", "endpoint", "attn_implementation", "code_revision"})
+_STRINGS = frozenset(
+    {"subfolder", "revision", "variant", "gguf_file", "endpoint", "attn_implementation", "code_revision"}
+)
 # What a call that reads no weights may be given as well, since callers pass one set of keywords to both.
 _CODE_NAMES = frozenset({"trust_remote_code", "code_revision"})
 _NO_WEIGHTS = frozenset(_DEPRECATED) | _CODE_NAMES
 
-LOAD_KEYWORDS = frozenset().union(
-    _SOURCE_NAMES, _WEIGHT_NAMES, _LOAD_NAMES, _ALIASES, _PREFER, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES
-)
+LOAD_KEYWORDS = frozenset().union(_OUR_NAMES, _ALIASES, _PREFER, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES)
 
 
 def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, Any]]:
@@ -155,6 +182,7 @@ def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[s
     options = LoadOptions(
         source=SourceOptions(**{k: v for k, v in known.items() if k in _SOURCE_NAMES}),
         weights=WeightOptions(**{k: v for k, v in known.items() if k in _WEIGHT_NAMES or k == "prefer"}),
+        placement=PlacementOptions(**{k: v for k, v in known.items() if k in _PLACEMENT_NAMES}),
         **{k: v for k, v in known.items() if k in _LOAD_NAMES},
     )
     if options.key_mapping is not None:
@@ -182,7 +210,7 @@ def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         elif name in _PREFER:
             if value:
                 _note(known, name, "prefer", _PREFER[name])
-        elif target in _SOURCE_NAMES | _WEIGHT_NAMES | _LOAD_NAMES:
+        elif target in _OUR_NAMES:
             _note(known, name, target, _clean(target, value))
         elif name not in _NOT_NEEDED:
             rest[name] = value
@@ -210,7 +238,24 @@ def _clean(name: str, value: Any) -> Any:
         value = "" if value is None else os.fspath(value) if isinstance(value, os.PathLike) else value
     if name in _STRINGS and not (value is None or isinstance(value, str)):
         raise InvalidOptionError(f"{name} is a string, not a {type(value).__name__}", key=name)
-    return value
+    if name == "offload_folder" and not (value is None or isinstance(value, (str, os.PathLike))):
+        raise InvalidOptionError(f"{name} is a path, not a {type(value).__name__}", key=name)
+    return _memory_limits(value) if name == "max_memory" and value is not None else value
+
+
+def _memory_limits(given: Any) -> dict[Any, int]:
+    """`max_memory` with bytes for sizes. 0 is a size here: nothing goes there."""
+    if not isinstance(given, Mapping):
+        kind = type(given).__name__
+        raise InvalidOptionError(f"max_memory is a dict of device → size, not a {kind}", key="max_memory")
+    limits = {}
+    for device, size in given.items():
+        is_nothing = (type(size) is int and size == 0) or (isinstance(size, str) and _NOTHING.fullmatch(size))
+        try:
+            limits[device] = 0 if is_nothing else parse_size(size)
+        except InvalidOptionError as error:
+            raise InvalidOptionError(f"max_memory[{device!r:.40}]: {error.reason}", key="max_memory") from None
+    return limits
 
 
 def _warn_deprecated(name: str, value: Any, known: dict[str, Any]) -> None:
@@ -266,6 +311,7 @@ def unknown_keyword(name: str, others: Iterable[str] = ()) -> OptionError:
     return OptionError(f"no option {name!r}{hint}", key=name)
 
 
+_NOTHING = re.compile(r"\s*0+(?:\.0+)?\s*[A-Za-z]{0,3}\s*")
 _UNITS = {
     "": 1,
     "B": 1,

@@ -115,7 +115,9 @@ def test_a_variant_stays_a_word(variant: str, tmp_path: Path) -> None:
             ANY,
             "there is weights.h5, weights.msgpack, which is another format",
         ),
-        (["model-x.gguf"], ANY, "there is model-x.gguf, which is another format or name"),
+        (["a.gguf", "b.gguf"], ANY, "or *.gguf; there is a.gguf, b.gguf; gguf_file= says which of them"),
+        (["a.gguf"], WeightOptions(variant="fp16"), "there is a.gguf, which is another format or name"),
+        (["a.gguf"], WeightOptions(use_safetensors=True), "there is a.gguf, which is another format or name"),
         (
             ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"],
             WeightOptions(use_safetensors=True),

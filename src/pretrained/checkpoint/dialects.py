@@ -134,10 +134,21 @@ def from_tf1(name: str, shape: Shape, metadata: Mapping[str, str]) -> Place | No
     return Place(".".join([*parents, leaf]), ops)
 
 
+# GGUF
+
+
+def from_gguf(name: str, shape: Shape, metadata: Mapping[str, str]) -> Place | None:
+    """A tensor as llama.cpp names it: `blk.0.attn_output.weight`."""
+    from .formats.gguf_names import torch_place
+
+    found = torch_place(name, shape, metadata)
+    return None if found is None else Place(*found)
+
+
 Translator = Callable[[str, Shape, Mapping[str, str]], "Place | None"]
 
 # What a container's metadata calls its format → the way from its names to torch's. Any other is torch's own.
-DIALECTS: Mapping[str, Translator] = {"tf": from_tf, "flax": from_flax, "tf1": from_tf1}
+DIALECTS: Mapping[str, Translator] = {"tf": from_tf, "flax": from_flax, "tf1": from_tf1, "gguf": from_gguf}
 
 
 def dialect_of(container: Container) -> str:

@@ -80,11 +80,11 @@ def run(work: Callable[[T], Any], items: Sequence[T], initializer: Callable[[], 
             raise
 
 
-def map_file(path: Path, stamp: FileStamp | None) -> mmap.mmap:
+def map_file(path: Path, stamp: FileStamp | None, *, ahead: bool = True) -> mmap.mmap:
     """The whole file as private memory: pages come from the file, writes stay in this process.
 
     The file was read before, under `stamp`; a file that has changed since is refused, so that no view reaches past
-    its end.
+    its end. With `ahead` a cold file begins to be read at once, all of it.
 
     Raises:
         CheckpointChangedError: the file is not the one whose header was read.
@@ -100,7 +100,8 @@ def map_file(path: Path, stamp: FileStamp | None) -> mmap.mmap:
         except OSError as error:
             reason = f"cannot be mapped: {error.strerror}; mmap=False copies it"
             raise ResourceLimitError(f"{path}: {reason}", path=path, reason=reason) from error
-        prefetch(fd, len(area))
+        if ahead:
+            prefetch(fd, len(area))
         return area
     finally:
         os.close(fd)

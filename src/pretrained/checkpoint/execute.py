@@ -9,18 +9,22 @@ arrange  layout ops, or a format that only its own reader understands: through a
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from .._types import CPU, DISK
 from .disk import Extent, HugePages, allocate, is_remote, map_file, read_extents, run
 from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
 from .rules import apply_ops
-from .tensors import BITS, Container, num_bytes
+from .tensors import BITS, Container, Entry, num_bytes
 
-__all__ = ["WINDOW", "Loaded", "Sink", "execute"]
+__all__ = [
+    "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "load_steps", "overflow_warning", "overflows",
+    "source_of", "windows_of",
+]  # fmt: skip
 
 WINDOW = 8 * 2**20  # bytes of source that a worker casts at a time; all there is of it beside the result
 
@@ -44,18 +48,27 @@ class Sink(Protocol):
         """Called once in each thread that will call `cast`."""
 
 
+class AtRest(NamedTuple):
+    """A tensor that is read while it is used: its place in a mapped file, and the dtype it is wanted in."""
+
+    entry: Entry
+    dtype: str
+    area: mmap.mmap
+
+
 @dataclass
 class Loaded:
-    """Arrays by parameter name, and what it took to get them."""
+    """Arrays by parameter name, and what it took to get them; `resting` are those that stay on disk."""
 
     values: dict[str, Any] = field(default_factory=dict)
+    resting: dict[str, AtRest] = field(default_factory=dict)
     bytes_mapped: int = 0
     bytes_read: int = 0
     warnings: list[str] = field(default_factory=list)
 
 
 def execute(plan: LoadPlan, containers: Mapping[Path, Container], sink: Sink, *, use_mmap: bool = True) -> Loaded:
-    """Reads every tensor of the plan.
+    """Reads every tensor of the plan that goes to main memory; the others are `deliver`'s.
 
     Nothing is bound to the model here: an error on the way leaves it as it was.
 
@@ -63,15 +76,26 @@ def execute(plan: LoadPlan, containers: Mapping[Path, Container], sink: Sink, *,
         CheckpointChangedError: a file is no longer the one whose header was read.
     """
     loaded = Loaded()
-    by_file: dict[Path, list[Step]] = {}
-    for step in plan.steps:
-        by_file.setdefault(step.entry.file, []).append(step)
-    for path, steps in by_file.items():
-        _load_file(containers[path], steps, sink, loaded, use_mmap=use_mmap)
+    for path, steps in by_file(plan.steps).items():
+        here = [step for step in steps if step.device == CPU]
+        # Of a file that is not to be in memory as a whole, only what is used should come in.
+        ahead = all(step.device != DISK for step in steps)
+        load_steps(containers[path], here, sink, loaded, use_mmap=use_mmap, ahead=ahead)
     return loaded
 
 
-def _load_file(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, use_mmap: bool) -> None:
+def by_file(steps: Iterable[Step]) -> dict[Path, list[Step]]:
+    """The steps of each file, in order."""
+    found: dict[Path, list[Step]] = {}
+    for step in steps:
+        found.setdefault(step.entry.file, []).append(step)
+    return found
+
+
+def load_steps(
+    container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, use_mmap: bool, ahead: bool = True
+) -> None:
+    """Reads tensors of one file into main memory, by the cheapest safe way for each."""
     plain, cast, other = [], [], []
     for step in steps:
         if step.is_plain:
@@ -83,19 +107,21 @@ def _load_file(container: Container, steps: Sequence[Step], sink: Sink, loaded: 
     can_map = use_mmap and not is_remote(container.path)
     mapped = [step for step in plain if can_map and not step.is_copy and _is_aligned(step)]
     if mapped:
-        _map(container, mapped, sink, loaded)
+        _map(container, mapped, sink, loaded, ahead=ahead)
     if len(mapped) < len(plain):
         taken = {step.param for step in mapped}
         _read(container, [step for step in plain if step.param not in taken], sink, loaded)
     if cast:
-        _cast(container, cast, sink, loaded, can_map=can_map)
+        _cast(container, cast, sink, loaded, can_map=can_map, ahead=ahead)
     if other:
-        _arrange(container, other, sink, loaded, can_map=can_map)
+        _arrange(container, other, sink, loaded, can_map=can_map, ahead=ahead)
 
 
-def _arrange(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, can_map: bool) -> None:
+def _arrange(
+    container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, can_map: bool, ahead: bool
+) -> None:
     """One tensor after the other through an array; where the file has plain elements the array is a view of it."""
-    area = map_file(container.path, container.stamp) if can_map and any(map(_can_view, steps)) else None
+    area = map_file(container.path, container.stamp, ahead=ahead) if can_map and any(map(_can_view, steps)) else None
     for step in steps:
         entry = step.entry
         is_view = area is not None and _can_view(step)
@@ -103,8 +129,8 @@ def _arrange(container: Container, steps: Sequence[Step], sink: Sink, loaded: Lo
         array = apply_ops(step.ops, source)
         value = loaded.values[step.param] = sink.from_array(array, step.dtype)
         loaded.bytes_read += entry.nbytes
-        if _overflows(step, array, value, sink):
-            loaded.warnings.append(_overflow_warning(step))
+        if overflows(step, array, value, sink):
+            loaded.warnings.append(overflow_warning(step))
         if area is not None and is_view:
             _drop_pages(area, entry.offset, entry.offset + entry.nbytes)
 
@@ -120,8 +146,8 @@ def _is_aligned(step: Step) -> bool:
     return step.entry.offset % max(1, BITS[step.dtype] // 8) == 0
 
 
-def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
-    area = map_file(container.path, container.stamp)
+def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, ahead: bool) -> None:
+    area = map_file(container.path, container.stamp, ahead=ahead)
     view, values = sink.view, loaded.values
     for param, entry, dtype, shape, *_ in steps:
         values[param] = view(area, entry.offset, dtype, shape)
@@ -138,16 +164,18 @@ def _read(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loade
     loaded.bytes_read += read_extents(container.path, container.stamp, extents)
 
 
-def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, can_map: bool) -> None:
+def _cast(
+    container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, can_map: bool, ahead: bool
+) -> None:
     """Casts window by window, so that the source never adds up."""
-    read, done = _mapped_source(container) if can_map else _copied_source(container)
+    read, done = source_of(container, can_map=can_map, ahead=ahead)
     windows: list[tuple[Step, memoryview, int, int]] = []
     overflowed: set[str] = set()
     pages = HugePages()
     for step in steps:
         memory = allocate(num_bytes(step.shape, step.dtype))
         loaded.values[step.param] = sink.view(memory, 0, step.dtype, step.shape)
-        windows += [(step, memory, start, stop) for start, stop in _windows(step)]
+        windows += [(step, memory, start, stop) for start, stop in windows_of(step)]
 
     def convert(window: tuple[Step, memoryview, int, int]) -> None:
         step, memory, start, stop = window
@@ -156,21 +184,26 @@ def _cast(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loade
         source, target = read(first, last), memory[start * size_out : stop * size_out]
         pages.prepare(target)
         sink.cast(source, step.entry.dtype, target, step.dtype)
-        if _overflows(step, source, target, sink):
+        if overflows(step, source, target, sink):
             overflowed.add(step.entry.name)
         done(first, last)
 
     run(convert, windows, initializer=sink.worker)
-    loaded.warnings += [_overflow_warning(step) for step in steps if step.entry.name in overflowed]
+    loaded.warnings += [overflow_warning(step) for step in steps if step.entry.name in overflowed]
     loaded.bytes_read += sum(step.entry.nbytes for step in steps)
 
 
 _Source = tuple[Callable[[int, int], memoryview], Callable[[int, int], None]]
 
 
-def _mapped_source(container: Container) -> _Source:
+def source_of(container: Container, *, can_map: bool, ahead: bool = True) -> _Source:
+    """(bytes of the file between two places, what to call with the places when they are done with)."""
+    return _mapped_source(container, ahead=ahead) if can_map else _copied_source(container)
+
+
+def _mapped_source(container: Container, *, ahead: bool) -> _Source:
     """(bytes of the file from a mapping, what drops their pages again)."""
-    area = map_file(container.path, container.stamp)
+    area = map_file(container.path, container.stamp, ahead=ahead)
     view = memoryview(area)
     return lambda first, last: view[first:last], lambda first, last: _drop_pages(area, first, last)
 
@@ -186,7 +219,7 @@ def _copied_source(container: Container) -> _Source:
     return read, lambda first, last: None
 
 
-def _windows(step: Step) -> list[tuple[int, int]]:
+def windows_of(step: Step) -> list[tuple[int, int]]:
     """The step's elements in runs of one window of source bytes."""
     size = BITS[step.entry.dtype] // 8
     count, per_window = step.entry.nbytes // size, WINDOW // size
@@ -200,7 +233,7 @@ def _drop_pages(area: mmap.mmap, first: int, last: int) -> None:
         area.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
-def _overflows(step: Step, source: Any, target: Any, sink: Sink) -> bool:
+def overflows(step: Step, source: Any, target: Any, sink: Sink) -> bool:
     """Whether a value that was finite is not any more. The source is only looked at when the result is suspect."""
     if not can_overflow(step.entry.dtype, step.dtype):
         return False
@@ -208,5 +241,6 @@ def _overflows(step: Step, source: Any, target: Any, sink: Sink) -> bool:
     return lost > 0 and lost > sink.count_nonfinite(source, step.entry.dtype)
 
 
-def _overflow_warning(step: Step) -> str:
+def overflow_warning(step: Step) -> str:
+    """What to say of a tensor that `overflows`."""
     return f"{step.entry.name} has values beyond {step.dtype}: they became infinite"

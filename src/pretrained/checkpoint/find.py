@@ -7,17 +7,18 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._types import Snapshot
-from ..errors import ShardIndexError, SourceError, UntrustedPathError
+from ..errors import OptionError, ShardIndexError, SourceError, UntrustedPathError
 from ..options import WeightOptions
 from .commit import recover
 from .dialects import translate
-from .files import safe_join
+from .files import safe_join, safe_name
 from .formats import FORMATS, format_of
+from .formats.readers import open_containers
 from .index import ShardIndex, check_shards, read_index, without_model_names
 from .rules import Op
 from .tensors import Container, Entry
@@ -25,9 +26,9 @@ from .tensors import Container, Entry
 __all__ = [
     "Weights",
     "find_checkpoint",
+    "find_gguf",
     "has_usual_name",
     "is_weight_file",
-    "open_containers",
     "settle",
     "single_name",
     "variant_name",
@@ -51,9 +52,6 @@ _PREFERRED = {"tf": ("hdf5", "tf_bundle"), "flax": ("msgpack",)}
 # Weight files under other names, for the message when none has a usual one.
 _MAX_LISTED = 1000  # names of a folder that are looked at for a message
 _FOREIGN = re.compile(r"adapter_model.*\.bin|.*\.index\.json|.*\.(index|gguf|safetensors|pt|pth|h5|msgpack)")
-
-
-Sibling = Callable[[str], Path]
 
 
 @dataclass
@@ -149,6 +147,8 @@ def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
     """
     if options.variant is not None and (not _VARIANT.fullmatch(options.variant) or ".." in options.variant):
         raise UntrustedPathError(f"variant {options.variant!r:.200} must be a plain word such as 'fp16'", key="variant")
+    if (weights := find_gguf(snapshot, options)) is not None:
+        return weights
     only = getattr(snapshot, "only", None)
     if only is not None:
         return _open_named(snapshot, only)
@@ -161,11 +161,52 @@ def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
     raise _nothing_found(snapshot, names, options)
 
 
+def find_gguf(snapshot: Snapshot, options: WeightOptions) -> Weights | None:
+    """The same where the weights are a GGUF; None where they are not. A GGUF holds the config of its model itself.
+
+    They are one when it is named, or when there is one in the folder and no other weights.
+    """
+    name = options.gguf_file
+    only = getattr(snapshot, "only", None)
+    if name is None and only is not None:
+        name = only if format_of(only) == "gguf" else None
+    elif name is None:
+        name = _sole_gguf(snapshot.names(), options)
+    elif only is not None and only != name:
+        raise OptionError(f"gguf_file={name!r:.200} beside another file, {snapshot.name}", key="gguf_file")
+    return None if name is None else _gather(_open_gguf(snapshot, name))
+
+
+def _sole_gguf(names: Sequence[str], options: WeightOptions) -> str | None:
+    """The GGUF of a folder, or the first of its parts; None if there are several, or other weights beside it."""
+    found = [name for name in names if format_of(name) == "gguf" and "/" not in name]
+    if not found or options.variant is not None or options.use_safetensors:
+        return None
+    if any(_OUR_SINGLE.fullmatch(name) or _OUR_INDEX.fullmatch(name) for name in names):
+        return None
+    models = {re.sub(rf"{_NUMBERS}\.gguf$", "", name) for name in found}
+    return min(found) if len(models) == 1 else None
+
+
+def _open_gguf(snapshot: Snapshot, name: str) -> Sequence[Container]:
+    from .formats.gguf import open_gguf
+
+    names = snapshot.names()
+    if name not in names and safe_name(name, what="gguf_file") and not _is_below(snapshot, name):
+        found = [other for other in names if format_of(other) == "gguf"]
+        there = f"there is {', '.join(found[:12])}" if found else "and no other .gguf"
+        raise SourceError(f"no {name!r:.200} in {snapshot.name}; {there}", path=snapshot.name, key="gguf_file")
+    folder = name[: name.rfind("/") + 1]
+    return open_gguf(_path(snapshot, name), name[len(folder) :], lambda other: _path(snapshot, folder + other))
+
+
 def _wanted(options: WeightOptions) -> list[tuple[str, str]]:
     """(single file, index) of the formats that may be read, as this variant names them; the preferred one first."""
     keys = [
         key for key in FORMATS if options.use_safetensors is None or (key == "safetensors") == options.use_safetensors
     ]
+    if options.variant is not None:
+        keys = [key for key in keys if "*" not in FORMATS[key].single]  # a free name says nothing of variants
     first = _PREFERRED.get(options.prefer or "", ())
     keys.sort(key=lambda key: key not in first)  # the sort keeps the order of the others
     pairs = [(FORMATS[key].single, FORMATS[key].index) for key in keys]
@@ -192,39 +233,6 @@ def _open_named(snapshot: Snapshot, name: str) -> Weights:
     if re.fullmatch(r".+\.index(\..+)?\.json", name):
         return _open_sharded(snapshot, name)
     return _open_single(snapshot, name)
-
-
-def open_containers(path: Path, name: str | None = None, sibling: Sibling | None = None) -> list[Container]:
-    """A weight file and the files that belong to it, opened by the reader that its name asks for; headers only.
-
-    Args:
-        path: where it is.
-        name: what it is called, where a cache keeps it under another name.
-        sibling: where a file is that stands beside it under the given name; the same folder if this is not given.
-
-    Raises:
-        WeightsFormatError: it is damaged, or something else than its name says.
-    """
-    kind = format_of(name or path.name)
-    if kind == "torch":
-        from .formats.torch_zip import read_torch
-
-        return [read_torch(path)]
-    if kind == "msgpack":
-        from .formats.msgpack import read_msgpack
-
-        return [read_msgpack(path)]
-    if kind == "hdf5":
-        from .formats.hdf5 import read_hdf5
-
-        return [read_hdf5(path)]
-    if kind == "tf_bundle":
-        from .formats.tf_bundle import read_bundle
-
-        return list(read_bundle(path, name, sibling))
-    from .formats.safetensors import read_header
-
-    return [read_header(path)]
 
 
 def _path(snapshot: Snapshot, name: str) -> Path:
@@ -302,7 +310,9 @@ def _nothing_found(snapshot: Snapshot, names: Sequence[str], options: WeightOpti
         near = difflib.get_close_matches(options.variant or "", variants, n=1)
         there = f"variant={near[0] if near else variants[0]!r}" if variants else "no variant"
         parts.append(f"there is {', '.join(ours[:6])} ({there})")
-    if foreign:
+    if len(gguf := [name for name in foreign if format_of(name) == "gguf"]) > 1:
+        parts.append(f"there is {', '.join(gguf[:6])}; gguf_file= says which of them")
+    elif foreign:
         parts.append(f"there is {', '.join(foreign[:6])}, which is another format or name")
     below = _folders_with_weights(snapshot, names)
     if below:

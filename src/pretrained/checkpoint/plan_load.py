@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .._types import Shape
+from .._types import CPU, Device, Shape
 from ..errors import ConfigError, MismatchError, TensorError
 from .dtypes import DtypePolicy, can_hold, is_complex, is_floating
 from .rules import Op, Rule, legacy_names, shape_after
 from .tensors import BITS, Entry, count_elements, num_bytes
+
+if TYPE_CHECKING:
+    from .devices import Placement
 
 __all__ = ["LoadPlan", "Mismatch", "ParamSpec", "Step", "plan_load"]
 
@@ -26,13 +29,14 @@ class ParamSpec(NamedTuple):
     """A parameter or persistent buffer that a model wants.
 
     `aliases` are the other names of the same storage; any of them in the file is enough. `dtype` is what the model's
-    constructor gave it; a floating one is subject to the dtype policy.
+    constructor gave it; a floating one is subject to the dtype policy. `device` is where it lies while it does not run.
     """
 
     name: str
     shape: Shape
     dtype: str
     aliases: tuple[str, ...] = ()
+    device: Device = CPU
 
 
 class Step(NamedTuple):
@@ -47,6 +51,7 @@ class Step(NamedTuple):
     shape: Shape
     ops: tuple[Op, ...] = ()
     is_copy: bool = False
+    device: Device = CPU
 
     @property
     def is_plain(self) -> bool:
@@ -76,6 +81,7 @@ class LoadPlan:
         conflicts: sentences about tensors that contradict each other or change their meaning.
         twins: pairs (param, entry not used) of tied tensors that are both at rest and must be equal.
         renamed: parameter → name at rest, where a rule renamed it.
+        placement: which device everything goes to, where that was asked for.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -86,6 +92,7 @@ class LoadPlan:
     conflicts: list[str] = field(default_factory=list)
     twins: list[tuple[str, Entry]] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
+    placement: Placement | None = None
     source: str = ""
     model: str = ""
 
@@ -212,7 +219,7 @@ def plan_load(
             dtype = spec.dtype
             if entry.dtype != dtype and _loses(entry.dtype, dtype):
                 plan.conflicts.append(f"{entry.name} is {entry.dtype} at rest and {dtype} in the model")
-        steps.append(Step(spec.name, entry, dtype, spec.shape, ops, spec.name in copies))
+        steps.append(Step(spec.name, entry, dtype, spec.shape, ops, spec.name in copies, spec.device))
     plan.missing = _without(plan.missing, ignore_missing)
     plan.unexpected = _without(plan.unexpected, ignore_unexpected)
     return plan

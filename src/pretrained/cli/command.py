@@ -107,6 +107,7 @@ class Where:
     subfolder: str = ""
     revision: str | None = None
     local_files_only: bool = False
+    gguf_file: str | None = None
 
     @property
     def source(self) -> SourceOptions:
@@ -116,7 +117,7 @@ class Where:
     @property
     def weights(self) -> WeightOptions:
         """The part that chooses among the weights of a snapshot."""
-        return WeightOptions(variant=self.variant)
+        return WeightOptions(variant=self.variant, gguf_file=self.gguf_file)
 
     def snapshot(self, ref: str) -> Snapshot:
         """The files that `ref` means, with no save half done."""
@@ -127,7 +128,7 @@ class Where:
         snapshot = self.snapshot(ref)
         weights = find_checkpoint(snapshot, self.weights)
         try:
-            return Opened(snapshot, weights, read_config_dict(snapshot))
+            return Opened(snapshot, weights, read_config_dict(snapshot, self.weights))
         except ConfigError as error:
             return Opened(snapshot, weights, None, str(error))
         except SourceError:
@@ -138,13 +139,20 @@ def source_options(function: Callable[..., int]) -> Callable[..., int]:
     """Gives a command the options of `Where`, and its function one argument `where` in their place."""
 
     @click.option("--variant", metavar="NAME", help="Weights of this variant, such as fp16.")
+    @click.option("--gguf-file", metavar="NAME", help="This GGUF of the source.")
     @click.option("--subfolder", metavar="PATH", default="", help="Folder inside the source.")
     @click.option("--revision", metavar="REV", help="Branch, tag or commit on the hub.")
     @click.option("--local-files-only", is_flag=True, help="Download nothing.")
     @functools.wraps(function)
     def wrapper(
-        *, variant: str | None, subfolder: str, revision: str | None, local_files_only: bool, **rest: Any
+        *,
+        variant: str | None,
+        gguf_file: str | None,
+        subfolder: str,
+        revision: str | None,
+        local_files_only: bool,
+        **rest: Any,
     ) -> int:
-        return function(where=Where(variant, subfolder, revision, local_files_only), **rest)
+        return function(where=Where(variant, subfolder, revision, local_files_only, gguf_file), **rest)
 
     return wrapper

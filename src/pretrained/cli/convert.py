@@ -75,7 +75,7 @@ def convert(
         to_variant = where.variant
     is_beside = in_place and to_variant is not None  # config.json is that of the weights without a variant
     files: dict[str, bytes | Path] = {} if in_place else dict(_companions(opened.snapshot))
-    if dtype is not None and opened.config is not None and not is_beside:
+    if opened.config is not None and not is_beside and (dtype is not None or _is_gguf(opened)):
         files[CONFIG_NAME] = _config_with_dtype(opened.config, dtype)
     with progress("converting", opened.weights.nbytes) as advance:
         report = write_anew(
@@ -149,9 +149,15 @@ def _companions(snapshot: Snapshot) -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-def _config_with_dtype(config: Mapping[str, Any], dtype: str) -> bytes:
+def _is_gguf(opened: Opened) -> bool:
+    """Whether the config is in the weight file itself, so that no config.json can be copied."""
+    return any(container.metadata.get("format") == "gguf" for container in opened.weights.containers.values())
+
+
+def _config_with_dtype(config: Mapping[str, Any], dtype: str | None) -> bytes:
     """The text of config.json with another dtype, in nested configs too; older spellings follow where they are used."""
-    return (json.dumps(_with_dtype(config, dtype, outermost=True), indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    values = config if dtype is None else _with_dtype(config, dtype, outermost=True)
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def _with_dtype(config: Mapping[str, Any], dtype: str, *, outermost: bool = False) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .output import Column, dims, emit_json, plural, print_table, say
 __all__ = ["inspect"]
 
 MAX_PATTERN = 1000  # characters
+MAX_NOTE = 200  # characters of one thing that a writer noted
 _SUMMARY = ("model_type", "architectures", "dtype")
 
 
@@ -131,7 +132,7 @@ def _print(opened: Opened, shown: Sequence[Entry], totals: dict[str, Any]) -> No
     say()
     for container in opened.weights.containers.values():
         if container.metadata:
-            noted = ", ".join(f"{key}={value}" for key, value in container.metadata.items())
+            noted = ", ".join(f"{key}={_shortened(value)}" for key, value in container.metadata.items())
             say(f"metadata of {container.path.name}: {noted}")
     if opened.index is not None:
         say(f"index: {opened.index.name}")
@@ -145,6 +146,12 @@ def _print(opened: Opened, shown: Sequence[Entry], totals: dict[str, Any]) -> No
 def _sum(sums: dict[str, Any]) -> str:
     count, size = sums["bytes"], human_bytes(sums["bytes"])
     return f"{plural(sums['tensors'], 'tensor')}, {sums['parameters']:,} parameters, {size} ({count:,} bytes)"
+
+
+def _shortened(text: str) -> str:
+    """On one line, and not too long."""
+    line = text[:MAX_NOTE].replace("\n", "\\n")
+    return line if len(text) <= MAX_NOTE else f"{line}…"
 
 
 def _words(value: Any) -> str:

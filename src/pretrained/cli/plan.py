@@ -56,6 +56,7 @@ def plan(
     """
     keywords = {
         "variant": where.variant,
+        "gguf_file": where.gguf_file,
         "dtype": dtype,
         "strict": strict,
         "ignore_mismatched_sizes": ignore_mismatched_sizes,
@@ -86,7 +87,7 @@ def _make(
 
     snapshot = where.snapshot(source)
     weights = find_checkpoint(snapshot, options.weights)
-    cls, note = _choose_class(class_name, snapshot)
+    cls, note = _choose_class(class_name, snapshot, where)
     choose = getattr(cls, "_choose", None)
     backend = TorchBackend()
     if choose is None:
@@ -116,7 +117,7 @@ def _need_torch() -> None:
 
 def _check_plausible(config: Any, weights: Weights) -> None:
     """As a load does, so that an impossible number of layers is not built."""
-    from ..loading import _check_plausible as check
+    from ..loading_config import check_plausible as check
 
     check(config, weights)
 
@@ -129,14 +130,14 @@ def _with_own_dtypes(options: LoadOptions, module: Any) -> LoadOptions:
     return result
 
 
-def _choose_class(name: str | None, snapshot: Any) -> tuple[Any, str | None]:
+def _choose_class(name: str | None, snapshot: Any, where: Where) -> tuple[Any, str | None]:
     """What --class means, and a remark if something had to stand in for it."""
     import pretrained
 
     if name is None:
         from ..configuration import read_config_dict
 
-        named = read_config_dict(snapshot).get("architectures")
+        named = read_config_dict(snapshot, where.weights).get("architectures")
         first = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
         # The name is the file's: it may choose among our model classes and call nothing else.
         found = getattr(pretrained, first) if first is not None and first in dir(pretrained) else None

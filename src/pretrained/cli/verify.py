@@ -17,6 +17,7 @@ from ..checkpoint.checksums import SUMS, Recorded, digest, dump_sums, is_sums_fi
 from ..checkpoint.commit import Stage
 from ..checkpoint.files import read_json, safe_join
 from ..checkpoint.find import Weights, find_checkpoint, has_usual_name, is_weight_file
+from ..checkpoint.formats import format_of
 from ..checkpoint.formats.tf_bundle import BundleFile
 from ..checkpoint.windows import num_bad_values
 from ..errors import ConfigError, HubError, IntegrityError, InvalidOptionError, PretrainedError, SourceError
@@ -96,11 +97,11 @@ class Verification:
                     self._open(checked)
         listed = {shard for weights in self.opened.values() if weights.index for shard in weights.index.shards}
         for name, checked in self.files.items():
-            if _SHARD.fullmatch(name) and name not in listed and self.only is None:
+            if _SHARD.fullmatch(name) and not _is_gguf(name) and name not in listed and self.only is None:
                 checked.notes.append("no index lists it")
         if not self.opened and self.is_good:
             self._check_without_weights(variant)
-        elif self.only is None:
+        elif self.only is None and not all(map(_is_gguf, self.opened)):  # of several GGUF each is a model
             self._check_as_loaded(variant)
         for name in _CONFIGS:
             if name in self.names:
@@ -115,7 +116,8 @@ class Verification:
             return [self.only]
         found = [name for name in self.names if name.endswith(".safetensors") or ".safetensors.index." in name]
         chosen = [name for name in found if "/" not in name and (variant is None or is_weight_file(name, variant))]
-        return chosen or [name for name in self.names if has_usual_name(name, variant)]
+        chosen = chosen or [name for name in self.names if has_usual_name(name, variant) and not _is_gguf(name)]
+        return chosen or [name for name in self.names if _is_gguf(name)]
 
     def _open(self, checked: Checked) -> None:
         assert checked.path is not None
@@ -264,6 +266,10 @@ def _noted_in(checked: Checked) -> Iterator[None]:
         raise
     except OSError as error:
         checked.bad.append(str(error) if isinstance(error, PretrainedError) else error.strerror or str(error))
+
+
+def _is_gguf(name: str) -> bool:
+    return format_of(name) == "gguf"
 
 
 def _path(snapshot: Snapshot, name: str) -> Path:

@@ -17,6 +17,7 @@ from ..loading import Stopwatch, load_weights
 from ..options import SaveOptions, split_load_options, unknown_keyword
 from ..report import LoadReport, SaveReport
 from .backend import TorchBackend
+from .offload import state_of
 from .saving import save_tensors
 from .slots import collect_slots, dtype_name
 from .tying import tied_names
@@ -108,5 +109,5 @@ def save(module: nn.Module, directory: PathLike, **kwargs: Any) -> SaveReport:
     options = SaveOptions(**{name: value for name, value in kwargs.items() if name in known})
     to_json = getattr(config, "to_json_string", None)
     texts = {} if to_json is None else {CONFIG_NAME: to_json()}
-    state = module.state_dict() if options.state_dict is None else options.state_dict
+    state = state_of(module) if options.state_dict is None else options.state_dict
     return save_tensors(state, directory, options, secondary=tied_names(module), texts=texts)

@@ -14,12 +14,13 @@ from .._types import Shape
 from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.plan_load import ParamSpec
 from .init import fresh_buffers, initialise
+from .placement import TorchPlacer
 from .skeleton import build_skeleton
-from .slots import Slot, collect_slots, dtype_name, specs_of, torch_dtype
+from .slots import Slot, bytes_of, collect_slots, dtype_name, parameter_like, specs_of, torch_dtype
 from .slots import watches_attributes as _watches
 from .tying import tied_names
 
-__all__ = ["TorchBackend", "bytes_of"]
+__all__ = ["TorchBackend"]
 
 Groups = dict[str, list[tuple[str, Slot]]]
 
@@ -87,6 +88,11 @@ class TorchBackend:
             slot.put(tensor)
         self._undo = []
 
+    @property
+    def placer(self) -> TorchPlacer:
+        """What places this model; asked for after `params`."""
+        return TorchPlacer(self._groups)
+
     def bind(self, model: Any, values: Mapping[str, Any]) -> None:
         """Puts tensors in their places. A parameter that is real stays the same object, so optimizers keep it."""
         for name, value in values.items():
@@ -95,7 +101,7 @@ class TorchBackend:
             if others or is_buffer or type(old) is not nn.Parameter or not old.is_meta or _watches(module):
                 self._put_group(group, value)
             else:  # what nearly all are: a parameter in one place
-                module._parameters[key] = _parameter_like(old, value)  # type: ignore[assignment]
+                module._parameters[key] = parameter_like(old, value)  # type: ignore[assignment]
 
     def _put(self, name: str, value: torch.Tensor) -> None:
         self._put_group(self._groups[name], value)
@@ -105,7 +111,7 @@ class TorchBackend:
         if not old.is_meta:
             _replace_data(old, value)
             return
-        new = value if group[0][1].is_buffer else _parameter_like(old, value)
+        new = value if group[0][1].is_buffer else parameter_like(old, value)
         for _, slot in group:
             slot.put(new)
 
@@ -170,14 +176,6 @@ class TorchBackend:
         return first == second and bytes_of(array) == bytes_of(other)
 
 
-def bytes_of(array: Any) -> memoryview:
-    """The elements as a flat buffer; a view of the array's memory where that is contiguous and on the CPU."""
-    if isinstance(array, torch.Tensor):
-        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    flat: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    return flat
-
-
 def _from_numpy(array: np.ndarray) -> torch.Tensor:
     name = array.dtype.name
     if array.dtype.isbuiltin == 1:
@@ -187,19 +185,6 @@ def _from_numpy(array: np.ndarray) -> torch.Tensor:
     if name in ("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"):
         return torch.from_numpy(array.astype(np.float32))
     return torch.from_numpy(array.view(same_size)).view(torch_dtype(name))
-
-
-def _parameter_like(old: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """`value` as a parameter that requires a gradient if `old` did, with whatever a class had noted on it."""
-    requires_grad = old.requires_grad and value.dtype.is_floating_point
-    if type(old) is nn.Parameter:
-        new = torch.Tensor._make_subclass(nn.Parameter, value, requires_grad)
-    else:
-        kind: Any = type(old)
-        new = kind(value, requires_grad=requires_grad)
-    if old.__dict__:
-        new.__dict__.update(old.__dict__)
-    return new
 
 
 def _replace_data(old: torch.Tensor, value: torch.Tensor) -> None:

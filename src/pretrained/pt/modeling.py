@@ -75,6 +75,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
     _tied_weights_keys: ClassVar[Any] = None
     _supports_sdpa: ClassVar[bool] = False
     _rules: ClassVar[tuple[Rule, ...]] = ()
+    hf_device_map: dict[str, int | str]  # only on a model that was loaded with device_map=
 
     def __init__(self, config: PretrainedConfig, *inputs: Any, **kwargs: Any) -> None:
         super().__init__()

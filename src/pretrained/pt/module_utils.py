@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MissingFrameworkError
+from .placement import running_device
 
 __all__ = ["ModuleUtilsMixin"]
 
@@ -23,7 +24,9 @@ class ModuleUtilsMixin:
 
     @property
     def device(self) -> torch.device:
-        """Device of the first parameter or buffer; the CPU for a module that has none."""
+        """Device of the first parameter or buffer, or where a placed model runs; the CPU for one without tensors."""
+        if (placed := running_device(self)) is not None:
+            return placed
         tensor = _first(self, floating=False)
         return torch.device("cpu") if tensor is None else tensor.device
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from ..generation.config import GENERATION_CONFIG_NAME
 from ..options import SaveOptions
 from ..own_code import sources_of
 from ..report import SaveReport
-from .backend import bytes_of
-from .slots import dtype_name
+from .offload import Resting, state_of
+from .slots import bytes_of, dtype_name
 from .tying import tied_names
 
 __all__ = ["describe", "options_for", "save_model", "save_tensors"]
@@ -77,7 +77,7 @@ def save_model(
     if not options.is_main_process:
         return None
     model = unwrap(model)
-    state = model.state_dict() if options.state_dict is None else options.state_dict
+    state = state_of(model) if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
     named = {
         model._loaded_names.get(name, name): tensor
@@ -158,22 +158,35 @@ def save_tensors(
     if save_function is not None:
 
         def write(names: list[str], path: Path) -> None:
-            save_function({name: state[name] for name in names}, str(path))
+            save_function(_loaded(state, names), str(path))
 
     elif options.form == "torch":
 
         def write(names: list[str], path: Path) -> None:
-            _write_torch({name: state[name] for name in names}, path)
+            _write_torch(_loaded(state, names), path)
 
     return saving.save(
         directory,
         tensors,
-        lambda name: bytes_of(state[name]),
+        lambda name: bytes_of(_loaded(state, [name])[name]),
         options,
         secondary=secondary or (),
         texts=texts,
         save_function=write,
     )
+
+
+def _loaded(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of these names, those on disk read from there; tied ones are one."""
+    read: dict[int, Tensor] = {}
+    found = {}
+    for name in names:
+        tensor = state[name]
+        if isinstance(tensor, Resting):
+            place = tensor.store.address(tensor.name)
+            tensor = read[place] = read[place] if place in read else tensor.load()
+        found[name] = tensor
+    return found
 
 
 def _write_torch(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -205,6 +218,8 @@ def describe(name: str, tensor: Any) -> Stored:
     Raises:
         SaveError: it is no dense tensor, is on the meta device, or is conjugated by a flag alone.
     """
+    if isinstance(tensor, Resting):
+        return tensor.describe(name)
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
         raise SaveError(f"cannot save {name}: a {kind} is no dense tensor", tensor=name)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..checkpoint.plan_load import ParamSpec
 
-__all__ = ["Slot", "collect_slots", "dtype_name", "specs_of", "torch_dtype"]
+__all__ = ["Slot", "bytes_of", "collect_slots", "dtype_name", "parameter_like", "specs_of", "torch_dtype"]
 
 _DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
@@ -96,3 +97,24 @@ def specs_of(groups: dict[str, list[tuple[str, Slot]]], tied: Iterable[str] = ()
         tensor = group[0][1].tensor
         specs.append(ParamSpec(names[0], tuple(tensor.shape), dtype_name(tensor.dtype), tuple(names[1:])))
     return specs
+
+
+def parameter_like(old: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`value` as a parameter that requires a gradient if `old` did, with whatever a class had noted on it."""
+    requires_grad = old.requires_grad and value.dtype.is_floating_point
+    if type(old) is nn.Parameter:
+        new = torch.Tensor._make_subclass(nn.Parameter, value, requires_grad)
+    else:
+        kind: Any = type(old)
+        new = kind(value, requires_grad=requires_grad)
+    if old.__dict__:
+        new.__dict__.update(old.__dict__)
+    return new
+
+
+def bytes_of(array: Any) -> memoryview:
+    """The elements as a flat buffer; a view of the array's memory where that is contiguous and on the CPU."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    flat: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return flat

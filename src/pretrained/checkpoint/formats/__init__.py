@@ -14,7 +14,8 @@ class Format:
 
     Attributes:
         name: what messages call it.
-        single: a checkpoint in one file. index: the list of its shards, where there may be some.
+        single: a checkpoint in one file; `*` where that is called as its writer likes.
+        index: the list of its shards, where there may be some.
         suffixes: endings of file names that ask for its reader.
     """
 
@@ -33,6 +34,7 @@ FORMATS: Mapping[str, Format] = {
     "hdf5": Format("Keras HDF5", "tf_model.h5", "tf_model.h5.index.json", (".h5", ".hdf5")),
     "msgpack": Format("Flax msgpack", "flax_model.msgpack", "flax_model.msgpack.index.json", (".msgpack",)),
     "tf_bundle": Format("TensorFlow checkpoint", "model.ckpt.index", None, (".ckpt.index", ".index")),
+    "gguf": Format("GGUF", "*.gguf", None, (".gguf",)),
 }
 
 

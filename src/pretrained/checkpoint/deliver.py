@@ -1,0 +1,236 @@
+"""What does not go to main memory: tensors sent to an accelerator window by window, tensors left on disk.
+
+A tensor that lies plainly in its file stays there and is mapped; one that only has another dtype is converted whenever
+it is used, or once, if there is a folder to write to. Everything else that is to be on disk needs that folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from .._types import CPU, DISK, Device, Shape
+from ..errors import InvalidOptionError, PretrainedError, ResourceLimitError, SaveError
+from .devices import Layout, Placement
+from .disk import is_remote, map_file, run, stamp_at
+from .dtypes import can_overflow
+from .execute import (
+    AtRest,
+    Loaded,
+    Sink,
+    by_file,
+    load_steps,
+    overflow_warning,
+    overflows,
+    source_of,
+    windows_of,
+)
+from .formats.safetensors import Outgoing, write
+from .plan_load import LoadPlan, Step
+from .tensors import BITS, Container
+
+__all__ = ["Placer", "deliver", "require_folder"]
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Placer(Protocol):
+    """What a framework must be able to do to have a model on several devices."""
+
+    def layout(self, model: Any) -> Layout:
+        """The modules of the model, and its buffers."""
+
+    def memory(self) -> Mapping[Device, int]:
+        """Bytes that may be taken on each device there is, the CPU included."""
+
+    def check(self, placement: Placement) -> None:
+        """Raises an error if there is no such device, or nothing that could move tensors while the model runs."""
+
+    def empty(self, shape: Shape, dtype: str, device: Device) -> Any:
+        """An array on a device, not yet filled."""
+
+    def send(self, source: Any, source_dtype: str, target: Any, start: int) -> None:
+        """Fills `target` from its element `start` on with the flat buffer `source`.
+
+        `source` is done with on return, the target not before `wait`. Called by several threads.
+        """
+
+    def wait(self) -> None:
+        """Returns when everything that was sent is there."""
+
+    def move(self, array: Any, device: Device) -> Any:
+        """The array on another device."""
+
+    def buffer(self, array: Any) -> memoryview:
+        """The elements of an array as a flat buffer."""
+
+    def initial(self, name: str) -> tuple[Any, str]:
+        """(value, dtype) of a parameter that was just initialised."""
+
+    def attach(self, model: Any, placement: Placement, resting: Mapping[str, AtRest]) -> None:
+        """Puts into effect what a placement says of a model whose parameters are bound."""
+
+
+def require_folder(plan: LoadPlan) -> None:
+    """Raises InvalidOptionError if something has to be written to an offload folder, and there is none."""
+    if plan.placement is None or plan.placement.offload_folder is not None:
+        return
+    names = [step.param for step in plan.steps if step.device == DISK and not _can_rest(step)]
+    names += [spec.name for spec in plan.initialise if spec.device == DISK]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        reason = (
+            f"{', '.join(names[:3])}{more} are to be on disk, and {plan.source} does not have them as they are used"
+        )
+        raise InvalidOptionError(
+            f"{reason}; give offload_folder= a folder to write them to", key="offload_folder", reason=reason
+        )
+
+
+def deliver(
+    plan: LoadPlan,
+    containers: Mapping[Path, Container],
+    sink: Sink,
+    placer: Placer,
+    loaded: Loaded,
+    *,
+    use_mmap: bool = True,
+) -> None:
+    """Reads what goes to accelerators and finds a place for what stays on disk; adds both to `loaded`.
+
+    Raises:
+        CheckpointChangedError: a file is no longer the one whose header was read.
+        ResourceLimitError: the offload folder's disk is full. SaveError: the folder cannot be written to.
+    """
+    assert plan.placement is not None
+    folder = plan.placement.offload_folder
+    spread = {step.entry.file for step in plan.steps if step.device == DISK}
+    for path, steps in by_file(step for step in plan.steps if step.device not in (CPU, DISK)).items():
+        can_map = use_mmap and not is_remote(path)
+        _send_steps(containers[path], steps, sink, placer, loaded, can_map=can_map, ahead=path not in spread)
+    outgoing = []
+    for path, steps in by_file(step for step in plan.steps if step.device == DISK).items():
+        staying = [step for step in steps if _can_rest(step) and (folder is None or step.is_plain)]
+        if staying:
+            _let_rest(containers[path], staying, sink, loaded)
+        kept = {step.param for step in staying}
+        outgoing += [
+            Outgoing(
+                step.param, step.dtype, step.shape, partial(_bytes_of, containers[path], step, sink, placer, loaded)
+            )
+            for step in steps
+            if step.param not in kept
+        ]
+    for spec in plan.initialise:
+        if spec.device == DISK:
+            value, dtype = placer.initial(spec.name)
+            outgoing.append(Outgoing(spec.name, dtype, spec.shape, partial(placer.buffer, value)))
+    if outgoing:
+        loaded.resting |= _write_out(Path(folder), outgoing)
+
+
+def _can_rest(step: Step) -> bool:
+    """Whether the bytes in the file are enough to have the tensor whenever it is used."""
+    return step.entry.offset >= 0 and not step.ops and BITS[step.entry.dtype] % 8 == 0
+
+
+def _let_rest(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
+    area = map_file(container.path, container.stamp, ahead=False)
+    for step in steps:
+        loaded.resting[step.param] = AtRest(step.entry, step.dtype, area)
+        loaded.bytes_mapped += step.entry.nbytes
+        if can_overflow(step.entry.dtype, step.dtype):
+            # Looked at once, now, while there is somebody to tell.
+            seen = Loaded()
+            load_steps(container, [step], sink, seen, use_mmap=True, ahead=False)
+            loaded.warnings += seen.warnings
+
+
+def _bytes_of(container: Container, step: Step, sink: Sink, placer: Placer, loaded: Loaded) -> memoryview:
+    """One tensor as it is used, for the writer to take."""
+    found = Loaded()
+    load_steps(container, [step], sink, found, use_mmap=True, ahead=False)
+    loaded.bytes_read += step.entry.nbytes
+    loaded.warnings += found.warnings
+    return placer.buffer(found.values[step.param])
+
+
+def _send_steps(
+    container: Container,
+    steps: Sequence[Step],
+    sink: Sink,
+    placer: Placer,
+    loaded: Loaded,
+    *,
+    can_map: bool,
+    ahead: bool,
+) -> None:
+    """From the file to the accelerator through a window a thread; the dtype changes over there."""
+    direct = [step for step in steps if _can_rest(step)]
+    for step in steps:
+        if not _can_rest(step):
+            found = Loaded()
+            load_steps(container, [step], sink, found, use_mmap=can_map, ahead=False)
+            loaded.values[step.param] = placer.move(found.values[step.param], step.device)
+            loaded.warnings += found.warnings
+            loaded.bytes_read += step.entry.nbytes
+    if not direct:
+        return
+    read, done = source_of(container, can_map=can_map, ahead=ahead)
+    for step in direct:
+        loaded.values[step.param] = placer.empty(step.shape, step.dtype, step.device)
+
+    def convert(window: tuple[Step, int, int]) -> None:
+        step, start, stop = window
+        size = BITS[step.entry.dtype] // 8
+        first, last = step.entry.offset + start * size, step.entry.offset + stop * size
+        placer.send(read(first, last), step.entry.dtype, loaded.values[step.param], start)
+        done(first, last)
+
+    windows = [(step, start, stop) for step in direct for start, stop in windows_of(step)]
+    try:
+        run(convert, windows, initializer=sink.worker)
+    finally:
+        placer.wait()
+    for step in direct:
+        value, entry = loaded.values[step.param], step.entry
+        is_suspect = can_overflow(entry.dtype, step.dtype) and sink.count_nonfinite(value, step.dtype) > 0
+        if is_suspect and overflows(step, read(entry.offset, entry.offset + entry.nbytes), value, sink):
+            loaded.warnings.append(overflow_warning(step))
+    loaded.bytes_read += sum(step.entry.nbytes for step in direct)
+
+
+def _write_out(folder: Path, outgoing: Iterable[Outgoing]) -> dict[str, AtRest]:
+    """Writes tensors into the offload folder and maps them.
+
+    The file has no name from then on: nobody can cut it short, and its room is free again when the model goes.
+    """
+    tensors = list(outgoing)
+    draft = folder / f".offload-{secrets.token_hex(8)}.safetensors"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        entries = write(draft, tensors, {}, begin_writeback=False)
+        area = map_file(draft, stamp_at(draft), ahead=False)
+    except OSError as error:
+        if isinstance(error, PretrainedError):  # about what is read
+            raise
+        raise _refused(folder, error, tensors) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+    return {entry.name: AtRest(entry, entry.dtype, area) for entry in entries}
+
+
+def _refused(folder: Path, error: OSError, tensors: Sequence[Outgoing]) -> OSError:
+    reason = f"cannot offload {len(tensors)} tensors to {folder}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return ResourceLimitError(
+            f"{reason}. Free some room or give another offload_folder=", path=folder, reason=reason
+        )
+    return SaveError(f"{reason}. Give another offload_folder=", path=folder, reason=reason)

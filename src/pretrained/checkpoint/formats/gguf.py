@@ -1,0 +1,265 @@
+"""GGUF files, as llama.cpp and its kin keep models: metadata, a list of tensors, plain numbers or quantized blocks.
+
+Plain numbers are mapped and cast like those of any format. Blocks become float32 as they are read, by the code of the
+`gguf` package.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..._types import PathLike
+from ...errors import (
+    CheckpointChangedError,
+    HubError,
+    MissingFrameworkError,
+    PretrainedError,
+    ResourceLimitError,
+    ShardIndexError,
+    SourceError,
+    TensorError,
+    WeightsFormatError,
+)
+from ..disk import Extent, read_extents
+from ..files import HEAD, open_regular, place, read_up_to, recognise, stamp_of
+from ..tensors import Entry, FileStamp
+from ..windows import numpy_dtype
+from .gguf_header import GgufFlawError, Raw, Skipped, read_head
+from .gguf_names import check_heads
+
+__all__ = ["GgufFile", "open_gguf", "read_gguf"]
+
+_MAGIC = b"GGUF"
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+_PIECE = 1 << 18  # elements that become float32 at a time: what numpy makes on the way then stays in the cache
+_SCRATCH = 8 << 20  # bytes of blocks read at a time
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GgufFile:
+    """An opened GGUF file: everything its head says, checked against the size of the file.
+
+    Attributes:
+        path: The file.
+        entries: By name, in the order of the file. Blocks have the dtype and the size of what they become, float32.
+        metadata: What is short enough to be shown, as strings; `format` is "gguf".
+        stamp: Identity of the file when its head was read.
+        fields: The metadata as it is. Long arrays and strings are not kept, only what they are.
+    """
+
+    path: Path
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    stamp: FileStamp
+    fields: Mapping[str, Any]
+    _raw: Mapping[str, Raw]
+
+    def read(self, entry: Entry) -> Any:
+        """The tensor as a numpy array of its own memory; blocks as float32.
+
+        Raises:
+            CheckpointChangedError: The file is not the one whose head was read.
+            TensorError: The entry is not of this file, or its blocks are of a type that `gguf` cannot read.
+            MissingFrameworkError: The tensor is quantized and `gguf` is not installed.
+        """
+        import numpy as np
+
+        if self.entries.get(entry.name) != entry:
+            raise self._error("no such entry in this file", entry)
+        raw = self._raw[entry.name]
+        to_floats = None if raw.blocks.dtype is not None else self._dequantizer(entry)
+        try:
+            array = np.empty(entry.shape, numpy_dtype(entry.dtype))
+        except MemoryError:
+            raise MemoryError(f"{place(self.path)}: tensor '{entry.name[:200]}' takes {entry.nbytes} bytes") from None
+        flat = array.reshape(-1)
+        if to_floats is None:
+            self._fill(flat.view(np.uint8).data, raw.offset)
+        elif flat.size:
+            self._fill_from_blocks(flat, raw, to_floats)
+        return array
+
+    def _fill(self, target: memoryview, offset: int) -> None:
+        if len(target):
+            read_extents(self.path, self.stamp, [Extent(offset, target)])
+
+    def _fill_from_blocks(self, flat: Any, raw: Raw, to_floats: Callable[[Any], Any]) -> None:
+        """Fills `flat` by pieces, so that neither the blocks nor what numpy makes on the way ever add up."""
+        import numpy as np
+
+        _, count, nbytes, _ = raw.blocks
+        # glibc gives memory of this size back at once, and from then on keeps smaller pieces for the next to come,
+        # where it would otherwise return and fault them in again for each.
+        scratch = np.empty(_SCRATCH, np.uint8)
+        del scratch
+        blocks = np.empty(min(raw.nbytes, _SCRATCH // nbytes * nbytes), np.uint8)
+        step, done = _PIECE // count * nbytes, 0
+        for start in range(0, raw.nbytes, len(blocks)):
+            here = blocks[: raw.nbytes - start]
+            self._fill(here.data, raw.offset + start)
+            with np.errstate(all="ignore"):  # a scale may be infinite or no number, as the file has it
+                for first in range(0, len(here), step):
+                    # As one row: gguf goes by rows, and blocks know nothing of them.
+                    floats = to_floats(here[first : first + step].reshape(1, -1)).reshape(-1)
+                    flat[done : done + len(floats)] = floats
+                    done += len(floats)
+
+    def _dequantizer(self, entry: Entry) -> Callable[[Any], Any]:
+        """What makes float32 of blocks."""
+        name = self._raw[entry.name].blocks.name
+        try:
+            import gguf
+        except ModuleNotFoundError as error:
+            if error.name != "gguf":
+                raise
+            reason = f"is quantized ({name}), and gguf is not installed: pip install 'pretrained[gguf]'"
+            message = f"{place(self.path)}: tensor {entry.name[:200]!r} {reason}"
+            raise MissingFrameworkError(
+                message, key="gguf", path=self.path, tensor=entry.name, reason=reason
+            ) from error
+        kind = gguf.GGMLQuantizationType.__members__.get(name)
+        if kind is None:
+            raise self._error(f"the installed gguf does not know the type {name}: pip install -U gguf", entry)
+
+        def to_floats(blocks: Any) -> Any:
+            try:
+                return gguf.quants.dequantize(blocks, kind)
+            except NotImplementedError:
+                raise self._error(f"gguf cannot read blocks of the type {name}", entry) from None
+
+        return to_floats
+
+    def _error(self, reason: str, entry: Entry) -> TensorError:
+        message = f"{place(self.path)}: tensor {entry.name[:200]!r}: {reason}"
+        return TensorError(message, path=self.path, tensor=entry.name, reason=reason)
+
+
+def open_gguf(path: Path, name: str, sibling: Callable[[str], Path] | None = None) -> list[GgufFile]:
+    """A GGUF file, with the other parts of its model where it is one of several; the parts in order.
+
+    Args:
+        path: where it is.
+        name: what it is called; `…-00001-of-00003.gguf` is one of three parts.
+        sibling: where the file beside it is that has the given name.
+
+    Raises:
+        ShardIndexError: the parts do not belong together, or one is missing.
+        SourceError, WeightsFormatError, TensorError, ResourceLimitError, CheckpointChangedError: as `read_gguf`.
+    """
+    match = _PART.fullmatch(name)
+    first = read_gguf(path)
+    total = first.fields.get("split.count", 1)
+    if total in (0, 1):
+        parts = [first]
+    elif match is None or type(total) is not int or int(match[3]) != total:
+        reason = f"is one of {total!r:.60} parts, and its name is not NAME-00001-of-{total!r:.60}.gguf"
+        raise _not_together(path, reason, key="split.count")
+    else:
+        parts = _read_parts(first, match, sibling or (lambda other: path.parent / other))
+    if match is not None and len(parts) == 1 and int(match[3]) > 1:
+        raise _not_together(path, "is called one of several parts, and does not say so itself", key="split.count")
+    for part in parts:
+        try:
+            check_heads(part.entries, part.metadata)
+        except GgufFlawError as flaw:
+            raise _located(flaw, part.path) from None
+    return parts
+
+
+def _read_parts(named: GgufFile, match: re.Match[str], sibling: Callable[[str], Path]) -> list[GgufFile]:
+    """All parts of a model, checked against each other; the metadata of the first is that of all."""
+    total = int(match[3])
+    parts: list[GgufFile] = []
+    seen: set[str] = set()
+    for number in range(total):
+        name = f"{match[1]}-{number + 1:05}-of-{match[3]}.gguf"
+        try:
+            part = named if number + 1 == int(match[2]) else read_gguf(sibling(name))
+        except SourceError as cause:
+            if isinstance(cause, HubError):
+                raise
+            raise _not_together(named.path, f"the part {name[:200]!r} is missing: {cause}", key=name) from cause
+        said = part.fields.get("split.no"), part.fields.get("split.count")
+        if said != (number, total):
+            raise _not_together(
+                part.path, f"split.no and split.count are {said}, not {(number, total)}", key="split.no"
+            )
+        if double := seen & part.entries.keys():
+            tensor = min(double)
+            raise _not_together(part.path, f"the tensor {tensor[:200]!r} is in another part too", tensor=tensor)
+        seen |= part.entries.keys()
+        parts.append(part if not parts else replace(part, metadata={**parts[0].metadata, **part.metadata}))
+    claimed = parts[0].fields.get("split.tensors.count", len(seen))
+    if claimed != len(seen):
+        reason = f"split.tensors.count is {claimed!r:.60}, and the {total} parts hold {len(seen)}"
+        raise _not_together(parts[0].path, reason, key="split.tensors.count")
+    return parts
+
+
+def _not_together(path: Path, reason: str, key: str | None = None, tensor: str | None = None) -> ShardIndexError:
+    return ShardIndexError(f"{place(path)}: {reason}", path=path, reason=reason, key=key, tensor=tensor)
+
+
+def read_gguf(path: PathLike) -> GgufFile:
+    """Everything the head of one GGUF file says; no tensor is read.
+
+    Raises:
+        SourceError: Nothing can be opened at `path`.
+        WeightsFormatError: Another kind of file, another version, or a damaged one; `key` is the metadata to blame.
+        TensorError: The same, where one tensor is to blame.
+        ResourceLimitError: More keys, tensors or strings than any honest file has.
+        CheckpointChangedError: The file changed meanwhile.
+    """
+    file = Path(path)
+    fd = open_regular(file)
+    try:
+        stamp = stamp_of(fd)
+        magic = read_up_to(fd, HEAD)
+        if not magic.startswith(_MAGIC):
+            kind = recognise(magic)
+            seen = f"it {'is' if kind == 'empty' else 'looks like'} {kind}" if kind else "it does not begin with GGUF"
+            raise GgufFlawError(f"is no GGUF file: {seen}", offset=0)
+        head = read_head(fd, file, stamp.size)
+        if stamp_of(fd) != stamp:
+            reason = "the file was changed while its head was read"
+            raise CheckpointChangedError(f"{place(file)}: {reason}", path=file, reason=reason)
+    except GgufFlawError as flaw:
+        raise _located(flaw, file) from None
+    except OSError as cause:
+        if isinstance(cause, PretrainedError):
+            raise
+        reason = f"cannot be read: {cause.strerror or type(cause).__name__}"
+        raise WeightsFormatError(f"{place(file)}: {reason}", path=file, reason=reason) from cause
+    finally:
+        os.close(fd)
+    kinds = Counter(raw.blocks.name for raw in head.raw.values())
+    metadata = {key: _text(value) for key, value in head.fields.items()}
+    metadata["tensor_types"] = ", ".join(f"{count} {name}" for name, count in kinds.most_common())
+    return GgufFile(file, head.entries, {**metadata, "format": "gguf"}, stamp, head.fields, head.raw)
+
+
+def _text(value: Any) -> str:
+    """A value of the metadata as a string."""
+    if isinstance(value, Skipped):
+        return f"({value.num} {value.what})"
+    return str(value)
+
+
+def _located(flaw: GgufFlawError, file: Path) -> PretrainedError:
+    """The error to raise for a complaint about a file."""
+    where = place(file)
+    if flaw.tensor is not None:
+        where += f": tensor {flaw.tensor[:200]!r}"
+    elif flaw.key is not None:
+        where += f": {flaw.key[:200]}"
+    message, reason = f"{where}: {flaw.reason}", flaw.reason
+    if flaw.limit is not None:
+        return ResourceLimitError(message, path=file, key=flaw.key, reason=reason, limit=flaw.limit)
+    kind = WeightsFormatError if flaw.tensor is None else TensorError
+    return kind(message, path=file, tensor=flaw.tensor, key=flaw.key, reason=reason, offset=flaw.offset)
