@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ._types import Shape
+from .adapters import Adapter
 from .checkpoint.deliver import Placer
 from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Sink
@@ -35,6 +36,9 @@ class Backend(Sink, Protocol):
 
     def finish(self, model: Any, policy: DtypePolicy, renamed: Mapping[str, str]) -> None:
         """Whatever makes the model ready: eval mode, nothing left without memory; `renamed` is for the way back."""
+
+    def adapter(self, found: Adapter, *, strict: bool) -> Callable[[Any], object]:
+        """What puts the adapter on a model, once there is one. What is wrong with its config shows here already."""
 
     def describe(self, array: Any) -> tuple[Shape, str] | None:
         """(shape, dtype name) of an array of the framework or of numpy; None if it is no array."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ._types import PathLike, Snapshot
+from .adapters import with_base
 from .backend import Backend
 from .checkpoint.deliver import deliver, require_folder
 from .checkpoint.devices import plan_placement
@@ -121,7 +122,8 @@ def _load_once(
 ) -> tuple[Any, LoadReport]:
     watch = Stopwatch()
     with watch.time("resolve"):
-        snapshot = None if ref is None else settle(resolve(ref, options.source))
+        snapshot, adapter = with_base(None if ref is None else settle(resolve(ref, options.source)), options)
+        attach = None if adapter is None else backend.adapter(adapter, strict=options.strict)
         before = _config_stamp(snapshot)
         gguf = None if snapshot is None else find_gguf(snapshot, options.weights)
         config, rest = read_config_with(choose, snapshot, options, keywords, gguf)
@@ -144,6 +146,8 @@ def _load_once(
     config.dtype = report.dtype
     if snapshot is not None and snapshot.commit:
         config._commit_hash = snapshot.commit
+    if attach is not None:
+        attach(model)
     return model, report
 
 

@@ -104,6 +104,9 @@ class LoadOptions:
     generation_config: Any = None
     trust_remote_code: bool = False
     code_revision: str | None = None
+    adapter_base: Any = None
+    trust_adapter_base: bool = False
+    adapter_kwargs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class SaveOptions:
     durable: bool = True
     form: str = "safetensors"  # or "torch", a key of the table of formats
     blocking: bool = True
+    save_peft_format: bool = True
 
 
 # Other spellings that keep working without a word.
@@ -158,6 +162,7 @@ _FLAGS = frozenset(
         "strict",
         "mmap",
         "trust_remote_code",
+        "trust_adapter_base",
         "offload_buffers",
     }
 )
@@ -240,6 +245,8 @@ def _clean(name: str, value: Any) -> Any:
         raise InvalidOptionError(f"{name} is a string, not a {type(value).__name__}", key=name)
     if name == "offload_folder" and not (value is None or isinstance(value, (str, os.PathLike))):
         raise InvalidOptionError(f"{name} is a path, not a {type(value).__name__}", key=name)
+    if name == "adapter_kwargs" and value is not None:
+        return _adapter_place(value)
     return _memory_limits(value) if name == "max_memory" and value is not None else value
 
 
@@ -256,6 +263,19 @@ def _memory_limits(given: Any) -> dict[Any, int]:
         except InvalidOptionError as error:
             raise InvalidOptionError(f"max_memory[{device!r:.40}]: {error.reason}", key="max_memory") from None
     return limits
+
+
+def _adapter_place(given: Any) -> dict[str, Any]:
+    """Where an adapter is, as far as that is not where the model is; checked like the options of the same names."""
+    if not isinstance(given, Mapping):
+        raise InvalidOptionError(f"adapter_kwargs is a dict, not a {type(given).__name__}", key="adapter_kwargs")
+    if unknown := sorted(set(map(str, given)) - _SOURCE_NAMES):
+        raise OptionError(
+            f"adapter_kwargs has no {unknown[0]!r:.80}; it says where the adapter is, by "
+            f"{', '.join(sorted(_SOURCE_NAMES))}",
+            key="adapter_kwargs",
+        )
+    return {name: _clean(name, value) for name, value in given.items()}
 
 
 def _warn_deprecated(name: str, value: Any, known: dict[str, Any]) -> None:

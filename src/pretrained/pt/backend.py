@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .._types import Shape
+from ..adapters import Adapter
 from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.plan_load import ParamSpec
 from .init import fresh_buffers, initialise
@@ -120,6 +121,12 @@ class TorchBackend:
         if renamed:
             model._loaded_names = dict(renamed)
         model.eval()
+
+    def adapter(self, found: Adapter, *, strict: bool) -> Callable[[Any], object]:
+        """What puts the adapter on a model. Raises MissingFrameworkError where peft is not installed."""
+        from .adapter_files import opened
+
+        return opened(found, strict=strict)
 
     # Arrays
 

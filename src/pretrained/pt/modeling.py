@@ -36,6 +36,7 @@ from ..loading import load, split_model_keywords
 from ..options import split_load_options
 from ..own_code import check_auto_class
 from . import heads, saving, tf_weights, training, tying
+from .adapters import PeftAdapterMixin
 from .attention import ATTENTION
 from .backend import TorchBackend
 from .embeddings import EmbeddingAccessMixin
@@ -48,7 +49,7 @@ __all__ = ["PreTrainedModel"]
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
+class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAdapterMixin):
     """Base of all torch models: loading, saving, initialising, tying, embeddings.
 
     Args:

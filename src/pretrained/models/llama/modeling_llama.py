@@ -20,6 +20,7 @@ from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPast
 from ...pt.rope import RotaryEmbedding, rotate
+from ...pt.step_inputs import step_inputs
 from ...pt.training import checkpointed, may_cache
 from .._rope import rope_parameters
 from .configuration_llama import LlamaConfig
@@ -271,6 +272,10 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
         )
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
         return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
+        return step_inputs(input_ids, **kwargs)
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel):
