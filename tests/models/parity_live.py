@@ -132,10 +132,11 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     worst: Worst = defaultdict(float)
     for _ in range(arguments.rounds):
+        cases = []
         for model_type in arguments.family or sorted({case.model_type for case in CASES}):
             fields = DRAWS[model_type](rng)
-            cases = [DrawnCase(case, fields, rng) for case in CASES if case.model_type == model_type]
-            round_of(cases, lambda: rng.choice(["eager", "sdpa"]), arguments.peer, worst, arguments.spoil)
+            cases += [DrawnCase(case, fields, rng) for case in CASES if case.model_type == model_type]
+        round_of(cases, lambda: rng.choice(["eager", "sdpa"]), arguments.peer, worst, arguments.spoil)
     if arguments.all:
         for (name, attention, field), gap in sorted(worst.items()):
             print(f"{name:38} {attention:6} {field:30} {gap:.1e}")

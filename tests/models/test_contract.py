@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from contract_cases import CASES, Case, labels_for
+from parity_draws import DRAWS
 from safetensors.torch import load_file
 from tiny import TINY
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ def is_clean(report: Any) -> bool:
 
 class TestRegistry:
     def test_every_family_is_here(self):
-        assert set(TINY) == set(registry.FOLDERS)
+        assert set(TINY) == set(DRAWS) == set(registry.FOLDERS)
         assert len(CASES) > 60
 
     @pytest.mark.parametrize("model_type", sorted(registry.FOLDERS))
