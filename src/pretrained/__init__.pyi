@@ -132,6 +132,7 @@ from .pt.heads import find_pruneable_heads_and_indices, prune_conv1d_layer, prun
 from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
 from .pt.outputs import ModelOutput
+from .pt.trainer import TrainerMixin
 from .report import LoadReport, SaveReport
 
 __all__ = [
@@ -239,6 +240,7 @@ __all__ = [
     "T5Model",
     "T5PreTrainedModel",
     "TensorError",
+    "TrainerMixin",
     "UntrustedCodeError",
     "UntrustedPathError",
     "ViTConfig",

@@ -134,9 +134,10 @@ class PretrainedConfig:
     def _set_labels(self, num_labels: Any, id2label: Any, label2id: Any) -> None:
         if id2label is not None:
             self._id2label = index_to_name(id2label)
-        if num_labels is not None and (id2label is None or num_labels != self.num_labels):
+        is_outdated = id2label is not None and num_labels is not None and num_labels != self.num_labels
+        if num_labels is not None and (id2label is None or is_outdated):
             self._set_num_labels(num_labels)
-        if label2id is not None:
+        if label2id is not None and not is_outdated:  # one table goes with the other
             self._label2id = checked_label2id(label2id)
 
     def _set_num_labels(self, value: Any) -> None:

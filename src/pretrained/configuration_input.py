@@ -47,7 +47,21 @@ def merged_values(
             _put(values, name, value, cls.attribute_map)
         elif name != "return_unused_kwargs":
             unused[name] = value
+    if overrides.keys() & set(LABELS):
+        _drop_outdated_labels(values, overrides)
     return values, unused
+
+
+def _drop_outdated_labels(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Takes away what a file says of the labels and what no longer holds beside the caller's."""
+    table, count = values.get("id2label"), overrides.get("num_labels")
+    outdated = set()
+    if overrides.get("id2label") is not None:
+        outdated = {"num_labels", "label2id"}
+    elif count is not None and isinstance(table, Mapping) and len(table) != count:
+        outdated = {"id2label", "label2id"}
+    for name in outdated - overrides.keys():
+        values.pop(name, None)
 
 
 def _put(values: dict[str, Any], name: str, value: Any, attribute_map: Mapping[str, str]) -> None:

@@ -204,6 +204,7 @@ def build_plan(
         _declared(cls, "_keep_in_fp32_modules"),
     )
     params, placement = backend.params(model), None
+    policy.check_names(alias for spec in params for alias in (spec.name, *spec.aliases))
     if options.placement.device_map is not None:
         placer = backend.placer
         placement = plan_placement(options.placement, placer.layout(model), params, policy, placer.memory)

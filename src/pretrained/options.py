@@ -243,6 +243,8 @@ def _clean(name: str, value: Any) -> Any:
         value = "" if value is None else os.fspath(value) if isinstance(value, os.PathLike) else value
     if name in _STRINGS and not (value is None or isinstance(value, str)):
         raise InvalidOptionError(f"{name} is a string, not a {type(value).__name__}", key=name)
+    if name == "state_dict" and not (value is None or isinstance(value, Mapping)):
+        raise InvalidOptionError(f"state_dict is a dict of name → tensor, not a {type(value).__name__}", key=name)
     if name == "offload_folder" and not (value is None or isinstance(value, (str, os.PathLike))):
         raise InvalidOptionError(f"{name} is a path, not a {type(value).__name__}", key=name)
     if name == "adapter_kwargs" and value is not None:

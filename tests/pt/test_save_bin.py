@@ -291,12 +291,10 @@ class TestFailure:
         old = tiny(1)
         old.save_pretrained(tmp_path)
         before = names(tmp_path)
-        calls = []
 
         def write(tensors, path):
-            calls.append(path)
             Path(path).write_bytes(b"half")
-            if len(calls) == 2:
+            if "-00002-of-" in str(path):  # files are written by several threads
                 raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
 
         monkeypatch.setattr(torch, "save", write)

@@ -33,7 +33,7 @@ from .execute import (
 )
 from .formats.safetensors import Outgoing, write
 from .plan_load import LoadPlan, Step
-from .tensors import BITS, Container
+from .tensors import BITS, Container, require_intact
 
 __all__ = ["Placer", "deliver", "require_folder"]
 
@@ -182,6 +182,7 @@ def _send_steps(
             loaded.bytes_read += step.entry.nbytes
     if not direct:
         return
+    require_intact(container, (step.entry for step in direct))
     read, done = source_of(container, can_map=can_map, ahead=ahead)
     for step in direct:
         loaded.values[step.param] = placer.empty(step.shape, step.dtype, step.device)

@@ -118,6 +118,15 @@ class DtypePolicy:
         """Whether every floating parameter gets `default`."""
         return not self.overrides and not self.keep_fp32
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raises InvalidOptionError if an override is for a module or parameter that is not among those of `names`."""
+        if not self.overrides:
+            return
+        known = list(names)
+        for module, _ in self.overrides:
+            if not any(name == module or name.startswith(module + ".") for name in known):
+                raise InvalidOptionError(f"dtype: the model has no module or parameter {module!r:.200}", key="dtype")
+
     def dtype_of(self, name: str) -> str:
         """The dtype of the floating parameter `name`."""
         for module, dtype in self.overrides:

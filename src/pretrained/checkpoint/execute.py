@@ -19,7 +19,7 @@ from .disk import Extent, HugePages, allocate, is_remote, map_file, read_extents
 from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
 from .rules import apply_ops
-from .tensors import BITS, Container, Entry, num_bytes
+from .tensors import BITS, Container, Entry, num_bytes, require_intact
 
 __all__ = [
     "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "load_steps", "overflow_warning", "overflows",
@@ -96,6 +96,7 @@ def load_steps(
     container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, use_mmap: bool, ahead: bool = True
 ) -> None:
     """Reads tensors of one file into main memory, by the cheapest safe way for each."""
+    require_intact(container, (step.entry for step in steps))
     plain, cast, other = [], [], []
     for step in steps:
         if step.is_plain:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._types import CPU, Device, Shape
 from ..errors import ConfigError, MismatchError, TensorError
 from .dtypes import DtypePolicy, can_hold, is_complex, is_floating
-from .rules import Op, Rule, legacy_names, shape_after
+from .rules import Op, Rule, legacy_names, shape_after, through_rules
 from .tensors import BITS, Entry, count_elements, num_bytes
 
 if TYPE_CHECKING:
@@ -297,19 +297,11 @@ def _place_of(
     key: str, wanted: Mapping[str, ParamSpec], prefix: str, rules: Sequence[Rule]
 ) -> tuple[str, tuple[Op, ...], int]:
     """(the model's name of what is called `key` at rest, layout changes, how far from the original the name is)."""
-    name, ops, how = _through_rules(key, rules) if rules else (key, (), 0)
+    name, ops = through_rules(key, rules) if rules else (key, ())
+    how = _BY_RULE if name != key or ops else 0
     if name not in wanted:
         name, how = _other_spelling(name, wanted, prefix)
     return name, ops, how
-
-
-def _through_rules(key: str, rules: Sequence[Rule]) -> tuple[str, tuple[Op, ...], int]:
-    name = key
-    ops: tuple[Op, ...] = ()
-    for rule in rules:
-        if (renamed := rule.rename(name)) is not None:
-            name, ops = renamed, (*ops, *rule.ops)
-    return name, ops, _BY_RULE if name != key or ops else 0
 
 
 def _other_spelling(name: str, wanted: Mapping[str, ParamSpec], prefix: str) -> tuple[str, int]:

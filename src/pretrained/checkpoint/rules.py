@@ -15,7 +15,17 @@ from typing import Any, Protocol
 from .._types import Shape
 from .tensors import count_elements
 
-__all__ = ["Op", "Permute", "Reshape", "Rule", "apply_ops", "legacy_names", "rules_from_mapping", "shape_after"]
+__all__ = [
+    "Op",
+    "Permute",
+    "Reshape",
+    "Rule",
+    "apply_ops",
+    "legacy_names",
+    "rules_from_mapping",
+    "shape_after",
+    "through_rules",
+]
 
 
 class Op(Protocol):
@@ -120,6 +130,16 @@ class Rule:
             raise ValueError(f"the rule {self.pattern!r} → {self.replacement!r} names no way back")
         inverse_ops = tuple(op.inverse for op in reversed(self.ops))
         return Rule(self.back[0], self.back[1], inverse_ops, (self.pattern, self.replacement))
+
+
+def through_rules(key: str, rules: Iterable[Rule]) -> tuple[str, tuple[Op, ...]]:
+    """(what is called `key` at rest after `rules`, in order; the changes of layout on the way)."""
+    name = key
+    ops: tuple[Op, ...] = ()
+    for rule in rules:
+        if (renamed := rule.rename(name)) is not None:
+            name, ops = renamed, (*ops, *rule.ops)
+    return name, ops
 
 
 def rules_from_mapping(key_mapping: Mapping[str, str] | None) -> tuple[Rule, ...]:

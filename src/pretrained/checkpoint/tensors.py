@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from .._types import Shape
 
-__all__ = ["BITS", "Container", "Entry", "FileStamp", "count_elements", "num_bytes"]
+__all__ = ["BITS", "Container", "Entry", "FileStamp", "count_elements", "num_bytes", "require_intact"]
 
 # Bits per element of every dtype that a format of ours can store, under the names numpy, ml_dtypes and torch share.
 BITS: Mapping[str, int] = {
@@ -81,6 +81,17 @@ class Container(Protocol):
 
     def read(self, entry: Entry) -> Any:
         """The tensor as a numpy array of its own memory (ml_dtypes for what numpy lacks)."""
+
+
+def require_intact(container: Container, entries: Iterable[Entry]) -> None:
+    """Compares the checksums that the file's own format has for these tensors, before they are read past its reader.
+
+    Raises:
+        WeightsFormatError: the bytes are not the recorded ones. CheckpointChangedError: the file is another now.
+    """
+    check = getattr(container, "require_intact", None)
+    if check is not None:
+        check(entries)
 
 
 def count_elements(shape: Shape) -> int:

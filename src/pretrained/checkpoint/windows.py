@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import CheckpointChangedError, PretrainedError, WeightsFormatError
 from .files import fill, open_regular, place, stamp_of
 from .rules import Op, apply_ops
-from .tensors import BITS, Container, Entry
+from .tensors import BITS, Container, Entry, require_intact
 
 __all__ = ["WINDOW", "num_bad_values", "numpy_dtype", "read_bytes", "windows"]
 
@@ -90,6 +90,7 @@ def _fill(fd: int, target: memoryview, entry: Entry, start: int) -> None:
 @contextmanager
 def _open(container: Container, entry: Entry) -> Iterator[int]:
     """The container's file, which must be what it was when its header was read, before and after."""
+    require_intact(container, [entry])
     fd = open_regular(container.path, error=CheckpointChangedError, missing=CheckpointChangedError)
     try:
         if container.stamp is not None and stamp_of(fd) != container.stamp:

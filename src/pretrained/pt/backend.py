@@ -174,7 +174,8 @@ class TorchBackend:
     def describe(self, array: Any) -> tuple[Shape, str] | None:
         """Shape and dtype of a dense tensor or numpy array."""
         if isinstance(array, torch.Tensor):
-            return (tuple(array.shape), dtype_name(array.dtype)) if array.layout == torch.strided else None
+            has_values = array.layout == torch.strided and not array.is_meta
+            return (tuple(array.shape), dtype_name(array.dtype)) if has_values else None
         return (array.shape, array.dtype.name) if isinstance(array, np.ndarray) else None
 
     def equals(self, array: Any, other: Any) -> bool:

@@ -14,6 +14,7 @@ A subclass declares; nothing is probed for. The hooks:
     _keys_to_ignore_on_load_missing / _unexpected, _keys_to_ignore_on_save    regular expressions
     _keep_in_fp32_modules      parts of names whose parameters stay float32 in a float16 model
     _no_split_modules          classes that stay on one device
+    loss_type                  "ForCausalLM" where the loss leaves out the first label of each row; trainers ask
     _supports_sdpa             forward uses config._attn_implementation and knows "sdpa"
     _rules                     renames and layout changes between file and model
 """
@@ -21,6 +22,7 @@ A subclass declares; nothing is probed for. The hooks:
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -66,6 +68,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
     model_tags: ClassVar[list[str] | None] = None
     is_parallelizable: ClassVar[bool] = False
     supports_gradient_checkpointing: ClassVar[bool] = False
+    loss_type: ClassVar[str | None] = None
     _auto_class: ClassVar[str | None] = None
     _no_split_modules: ClassVar[list[str] | None] = None
     _skip_keys_device_placement: ClassVar[Any] = None
@@ -193,7 +196,8 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
             save_directory: made if it is not there.
             is_main_process: False writes nothing: of several processes one saves.
             state_dict: written in place of the model's own.
-            save_function: called as save_function({name: tensor}, path) for each weight file, in place of our writer.
+            save_function: called as save_function({name: tensor}, path) in place of torch.save; with
+                safe_serialization=True it is not used.
             push_to_hub: not in this version.
             max_shard_size: bytes, "500MB" or "2GiB" of tensors in one file.
             safe_serialization: False writes torch's pytorch_model.bin.
@@ -239,6 +243,11 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
     def framework(self) -> str:
         """ "pt"."""
         return "pt"
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether forward takes `num_items_in_batch`: then trainers that add up calls count the labels."""
+        return "num_items_in_batch" in inspect.signature(type(self).forward).parameters
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

@@ -172,7 +172,8 @@ def _check_device(device: Device) -> None:
         return
     module = getattr(torch, kind.type, None)
     count = module.device_count() if module is not None and module.is_available() else 0
-    if (kind.index or 0) >= count:
+    index = device if isinstance(device, int) else kind.index or 0  # torch keeps an index in 8 bits
+    if not 0 <= index < count:
         raise InvalidOptionError(
             f"device_map: there is no device {device!r} here; this machine has {count} of the kind {kind.type}",
             key="device_map",

@@ -32,6 +32,7 @@ from ..own_code import sources_of
 from ..report import SaveReport
 from .adapter_layers import active, is_adapted, state_of_adapter
 from .offload import Resting, state_of
+from .rest import layout_at_rest, names_at_rest
 from .slots import bytes_of, dtype_name
 from .tying import tied_names
 
@@ -44,11 +45,11 @@ _FLAGS = ("durable", "blocking", "save_peft_format")
 
 def options_for(
     is_main_process: bool,
-    state_dict: Mapping[str, Tensor] | None,
+    state_dict: Any,
     push_to_hub: bool,
     max_shard_size: int | str,
     safe_serialization: bool,
-    variant: str | None,
+    variant: Any,
     extra: Mapping[str, Any],
 ) -> SaveOptions:
     """The arguments of save_pretrained, checked.
@@ -61,7 +62,11 @@ def options_for(
     unknown = [name for name in extra if name not in {*_FLAGS, "token"}]  # a token belongs to a push
     if unknown:
         raise OptionError(f"save_pretrained has no option {unknown[0]!r}", key=unknown[0])
-    if variant is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}", variant):
+    if not (state_dict is None or isinstance(state_dict, Mapping)):
+        reason = f"state_dict is a dict of name → tensor, not a {type(state_dict).__name__}"
+        raise InvalidOptionError(reason, key="state_dict")
+    is_word = isinstance(variant, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}", variant)
+    if not (variant is None or is_word):
         raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")
     form = "safetensors" if safe_serialization else "torch"
     flags = {name: extra.get(name, True) for name in _FLAGS}
@@ -72,26 +77,29 @@ def options_for(
 
 
 def save_model(
-    model: Any, directory: PathLike, options: SaveOptions, save_function: Callable[..., Any] | None = None
+    model: Any, directory: PathLike, options: SaveOptions, save_function: Any = None
 ) -> SaveReport | Future[SaveReport] | None:
     """Writes config and weights of a PreTrainedModel, or the active adapter; None where this process writes nothing.
 
     With `blocking=False` the tensors are copied now and written by a thread: the report comes later. The interpreter
-    does not end before they are written.
+    does not end before they are written. `save_function` stands for `torch.save`, and what such functions write is no
+    safetensors file: those are written by the library.
     """
+    if save_function is not None and not callable(save_function):
+        reason = f"save_function is called for each file; a {type(save_function).__name__} cannot be"
+        raise InvalidOptionError(reason, key="save_function")
     if not options.is_main_process:
         return None
+    if options.form != "torch":
+        save_function = None
     model = unwrap(model)
     if is_adapted(model):
         return _save_adapter(model, directory, options, save_function)
     state = state_of(model) if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
-    named = {
-        model._loaded_names.get(name, name): tensor
-        for name, tensor in state.items()
-        if not any(pattern.search(name) for pattern in ignored)
-    }
-    secondary = [model._loaded_names.get(name, name) for name in tied_names(model)]
+    names = names_at_rest(model, [name for name in state if not any(pattern.search(str(name)) for pattern in ignored)])
+    named = {key: layout_at_rest(model, name, key, state[name]) for name, key in names.items()}
+    secondary = [names.get(name, name) for name in tied_names(model)]
     config = _config_of(model)
     texts = {**sources_of(type(config), type(model)), CONFIG_NAME: config.to_json_string()}
     if model.generation_config is not None:
@@ -220,9 +228,19 @@ def _config_of(model: Any) -> Any:
     """The model's config as it is saved: with the class's name and the dtype the weights have now."""
     config = model.config
     config.architectures = [type(model).__name__]
-    config.dtype = dtype_name(model.dtype)
+    config.dtype = dtype_name(_main_dtype(model))
     config._note_code(type(config), type(model))
     return config
+
+
+def _main_dtype(model: Any) -> torch.dtype:
+    """The dtype of the parameters that are not kept in float32 for themselves; a load gives those float32 again."""
+    if kept := frozenset(model._keep_in_fp32_modules or ()):
+        for name, parameter in model.named_parameters():
+            if parameter.is_floating_point() and kept.isdisjoint(name.split(".")):
+                return parameter.dtype
+    found: torch.dtype = model.dtype
+    return found
 
 
 def save_tensors(

@@ -167,6 +167,9 @@ def tied_names(model: Any) -> list[str]:
     names: list[str] | None = None
     for prefix, module in model.named_modules():
         keys = getattr(type(module), "_tied_weights_keys", None) or ()
+        if isinstance(keys, Mapping) and not getattr(module.__dict__.get("config"), "tie_word_embeddings", True):
+            # The biases of a head are one all the same; others, for whom they are two then, use the decoder's.
+            keys = [source if target.endswith(".bias") else target for target, source in keys.items()]
         for key in keys:
             if names is None:
                 names = [name for name, _ in model.named_parameters(remove_duplicate=False)]

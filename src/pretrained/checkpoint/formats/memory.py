@@ -9,7 +9,7 @@ from typing import Any
 
 from ..._types import Shape
 from ...errors import TensorError
-from ..tensors import Entry, num_bytes
+from ..tensors import BITS, Entry, num_bytes
 
 __all__ = ["MEMORY", "StateDict"]
 
@@ -41,8 +41,13 @@ class StateDict:
     def _entry(self, name: str, array: Any) -> Entry:
         described = self.describe(array)
         if not isinstance(name, str) or described is None:
-            raise TensorError(f"state_dict[{name!r}] is a {type(array).__name__}, not a tensor", tensor=str(name))
+            raise TensorError(
+                f"state_dict[{name!r}] is a {type(array).__name__}, not a tensor with values in memory",
+                tensor=str(name),
+            )
         shape, dtype = described
+        if dtype not in BITS:
+            raise TensorError(f"state_dict[{name!r}] has the dtype {dtype}, which no tensor can have", tensor=name)
         return Entry(name, dtype, shape, MEMORY, -1, num_bytes(shape, dtype))
 
     def read(self, entry: Entry) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ...errors import (
     TensorError,
     WeightsFormatError,
 )
+from ..disk import run
 from ..files import HEAD, fill, open_regular, place, read_up_to, recognise, stamp_of
 from ..tensors import BITS, Entry, FileStamp, count_elements
 from .flaws import FlawError
@@ -98,6 +99,34 @@ class TorchFile:
         finally:
             os.close(fd)
         return self._as_array(raw, entry)
+
+    def require_intact(self, entries: Iterable[Entry]) -> None:
+        """Compares the checksums of the records that these tensors lie in, where there are any; each record once.
+
+        Raises:
+            CheckpointChangedError: The file is not the one that was opened.
+            WeightsFormatError: The bytes do not have the recorded checksum.
+        """
+        wanted = {self._views[entry.name].record.name: entry for entry in entries}
+        run(self._check_record, [entry for name, entry in wanted.items() if name in self._unchecked])
+
+    def _check_record(self, entry: Entry) -> None:
+        # Every thread has the file open for itself: reading moves the place where a descriptor stands.
+        record = self._views[entry.name].record
+        fd = open_regular(self.path, error=CheckpointChangedError, missing=CheckpointChangedError)
+        try:
+            if stamp_of(fd) != self.stamp:
+                raise self._error(CheckpointChangedError, "the file was changed after it was opened", entry)
+            check_crc(fd, record)
+        except FlawError as flaw:
+            raise self._error(WeightsFormatError, flaw.reason, entry) from None
+        except OSError as cause:
+            if isinstance(cause, PretrainedError):
+                raise
+            raise self._error(WeightsFormatError, f"cannot be read: {cause.strerror}", entry) from cause
+        finally:
+            os.close(fd)
+        self._unchecked.discard(record.name)
 
     def _read_span(self, fd: int, entry: Entry) -> Any:
         """The bytes from the first element of a tensor to its last, once the checksum of their record is right."""

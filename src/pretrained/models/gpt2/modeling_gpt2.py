@@ -297,7 +297,7 @@ class GPT2Model(GPT2PreTrainedModel):
         return outputs if (config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
 
     def _embed_positions(self, position_ids: Tensor | None, cache: Any, cache_position: Tensor) -> Tensor:
-        num_new, limit = len(cache_position), self.config.n_positions
+        num_new, limit = cache_position.shape[0], self.config.n_positions
         # A preallocated cache has its full length from the start: of that it is no sign how many tokens it holds.
         total = num_new if cache is None or cache.preallocated else cache.key_length(num_new)
         if position_ids is None:

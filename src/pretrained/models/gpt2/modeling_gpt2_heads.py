@@ -67,6 +67,8 @@ class _GPT2WithTokenHead(GPT2PreTrainedModel):
 class GPT2LMHeadModel(_GPT2WithTokenHead):
     """GPT-2 with next-token logits."""
 
+    loss_type = "ForCausalLM"
+
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
         self.transformer = GPT2Model(config)
