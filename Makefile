@@ -29,7 +29,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks examples
 	$(BIN)/ruff format src tests benchmarks examples
 
-# Compares BERT and Llama with a live transformers, which has a virtual environment of its own.
+# Compares every class of every family with a live transformers, which has a virtual environment of its own.
 parity: $(VENV)/.dev $(VENV)-parity/.ready
 	$(BIN)/python tests/models/parity_live.py --peer $(VENV)-parity/bin/python
 

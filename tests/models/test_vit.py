@@ -339,3 +339,12 @@ def test_every_class_is_public() -> None:
     for name in [*CLASSES, "ViTPreTrainedModel"]:
         assert getattr(pretrained, name).config_class is pretrained.ViTConfig
     assert find_class("vit", "ViTModel") is ViTModel
+
+
+def test_what_an_image_has_not() -> None:
+    model = make(ViTForImageClassification)
+    with pytest.raises(NotImplementedError, match="ViTForImageClassification reads images: it has no token embeddings"):
+        model.resize_token_embeddings(10)
+    for call in (model.get_position_embeddings, lambda: model.resize_position_embeddings(20)):
+        with pytest.raises(NotImplementedError, match=r"one position for each patch .* interpolate_pos_encoding=True"):
+            call()

@@ -21,6 +21,7 @@ __all__ = [
     "is_checkpointing",
     "may_cache",
     "require_input_gradients",
+    "require_output_gradients",
     "set_checkpointing",
     "warn_if_padded",
     "warn_if_quantized",
@@ -156,7 +157,12 @@ def _flag(module: nn.Module) -> bool | None:
 
 def require_input_gradients(model: Any) -> torch.utils.hooks.RemovableHandle:
     """Makes what the input embeddings give require a gradient, also when they are frozen; returns the hook."""
-    return model.get_input_embeddings().register_forward_hook(_require_gradient)
+    return require_output_gradients(model.get_input_embeddings())
+
+
+def require_output_gradients(layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+    """Makes what `layer` gives require a gradient; returns the hook."""
+    return layer.register_forward_hook(_require_gradient)
 
 
 def _require_gradient(module: nn.Module, inputs: Any, output: Tensor) -> None:

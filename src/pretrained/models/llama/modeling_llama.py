@@ -14,7 +14,7 @@ from ...errors import ConfigError
 from ...pt import masks, tasks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.blocks import GatedMLP
-from ...pt.heads import check_groups, prune_grouped_linears
+from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.kv_cache import as_cache, like_given, next_positions
 from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
@@ -144,11 +144,9 @@ class LlamaModel(LlamaPreTrainedModel):
         self.embed_tokens = cast(nn.Embedding, value)
 
     def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
-        parts = {layer: cast(LlamaDecoderLayer, self.layers[layer]).self_attn for layer in heads_to_prune}
-        for layer, heads in heads_to_prune.items():  # all are looked at before any is changed
-            check_groups(heads, parts[layer].pruned_heads, parts[layer].group_size)
-        for layer, heads in heads_to_prune.items():
-            parts[layer].prune_heads(heads)
+        prune_groups(
+            {layer: cast(LlamaDecoderLayer, self.layers[layer]).self_attn for layer in heads_to_prune}, heads_to_prune
+        )
 
     def forward(
         self,
