@@ -1,4 +1,4 @@
-"""A load from the older formats: no slower than their own libraries, and never more than one tensor beside the model."""
+"""A load from the older formats: no slower than their own libraries, and at most one tensor beside the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _checkpoints
 from _harness import Bench, Context, Results, Row, bound, megabytes, row
 from _measure import memory, read_through, timed, warm_memory
 
