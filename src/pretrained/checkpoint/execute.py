@@ -139,20 +139,21 @@ def _arrange(
             if area is not None and is_view:
                 _drop_pages(area, entry.offset, entry.offset + entry.nbytes)
 
-    total = sum(step.entry.nbytes for step in steps)
+    # What has to be unpacked takes memory of its own for that, which only its reader bounds; and a few small ones are
+    # done before threads would have begun.
+    plain, packed = [s for s in steps if s.entry.offset >= 0], [s for s in steps if s.entry.offset < 0]
+    total = sum(step.entry.nbytes for step in plain)
     if total > WINDOW:
-        run(arrange, steps, initializer=sink.worker)
-    else:  # done before threads would have begun
-        for step in steps:
-            arrange(step)
+        run(arrange, plain, initializer=sink.worker)
+    for step in packed if total > WINDOW else steps:
+        arrange(step)
     loaded.warnings += [overflow_warning(step) for step in steps if step.entry.name in overflowed]
-    loaded.bytes_read += total
+    loaded.bytes_read += sum(step.entry.nbytes for step in steps)
 
 
 def _can_view(step: Step) -> bool:
-    """Whether the elements at rest can be seen as an array where they lie."""
-    bits = BITS[step.entry.dtype]
-    return step.entry.offset >= 0 and bits % 8 == 0 and step.entry.offset % (bits // 8) == 0
+    """Whether the elements at rest can be seen as an array where they lie, at whatever byte: it is only copied from."""
+    return step.entry.offset >= 0 and BITS[step.entry.dtype] % 8 == 0
 
 
 def _is_aligned(step: Step) -> bool:
