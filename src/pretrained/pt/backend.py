@@ -12,6 +12,7 @@ from torch import nn
 
 from .._types import Shape
 from ..adapters import Adapter
+from ..checkpoint.disk import HugePages, allocate
 from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.plan_load import ParamSpec
 from ..quantization.scheme import Scheme
@@ -28,6 +29,8 @@ __all__ = ["TorchBackend"]
 
 Groups = dict[str, list[tuple[str, Slot]]]
 
+_TURNED = 2**22  # bytes of a transposed tensor that are cast at a time
+
 
 class TorchBackend:
     """The torch side of one load.
@@ -41,6 +44,7 @@ class TorchBackend:
         self._is_fresh = False
         self._groups: Groups = {}
         self._quantizer: TorchQuantizer | None = None
+        self._pages = HugePages()
         self._undo: list[tuple[Slot, torch.Tensor, torch.Tensor]] = []  # place, object, content
 
     # The model
@@ -184,13 +188,30 @@ class TorchBackend:
         return values.numel() - int(torch.isfinite(values).sum())
 
     def from_array(self, array: Any, dtype: str) -> Any:
-        """A contiguous CPU tensor of its own memory; of a weight that is to be quantized, the quantized one."""
+        """A contiguous CPU tensor: numpy's memory, where it is as it should be, else new; quantized if it is to be."""
         if isinstance(array, Pending):
             full = self.from_array(array.array, dtype)
             return Quantized(array.quantize(full), self.count_nonfinite(full, dtype))
         if isinstance(array, torch.Tensor):
-            return torch.empty(array.shape, dtype=torch_dtype(dtype)).copy_(array.detach())
-        return _from_numpy(np.require(array, requirements="C")).to(torch_dtype(dtype))
+            return self._copied(array.detach(), dtype)
+        source = _from_numpy(array)
+        is_right = source.dtype == torch_dtype(dtype) and source.is_contiguous()
+        return source if is_right else self._copied(source, dtype)
+
+    def _copied(self, source: torch.Tensor, dtype: str) -> torch.Tensor:
+        """The same values in new memory, contiguous."""
+        memory = allocate(source.numel() * torch_dtype(dtype).itemsize)
+        self._pages.prepare(memory)
+        target = self.view(memory, 0, dtype, tuple(source.shape))
+        if source.is_contiguous() or source.dtype == target.dtype:
+            return target.copy_(source)
+        # torch turns what is transposed by tiles, which is three times as fast, if no cast comes with it; so that is
+        # done first, by some rows at a time, in the order in which they lie.
+        step = max(1, _TURNED // max(1, target[0].nbytes))
+        for start in range(0, len(target), step):
+            rows = slice(start, start + step)
+            target[rows].copy_(source[rows].to(target.dtype))
+        return target
 
     def worker(self) -> None:
         """Keeps torch's own threads out of a thread of ours: several teams on few cores only wait for each other."""
@@ -214,8 +235,10 @@ class TorchBackend:
 
 def _from_numpy(array: np.ndarray) -> torch.Tensor:
     name = array.dtype.name
-    if array.dtype.isbuiltin == 1:
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    if not array.flags.writeable:
+        array = array.copy()
+    if array.dtype.isbuiltin != 2:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     # An ml_dtypes dtype, which torch knows under the same name but not as numpy's.
     same_size = np.uint16 if array.dtype.itemsize == 2 else np.uint8
     if name in ("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"):
