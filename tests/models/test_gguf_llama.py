@@ -32,6 +32,8 @@ NAMES = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
@@ -419,3 +421,39 @@ def test_what_is_long_is_shortened_on_a_terminal(tmp_path: Path) -> None:
     write(tmp_path / "x.gguf", llama(), words=("x\n" * 1000, Value.STRING))
     shown = "x\\n" * 100
     assert f"llama.words={shown}…" in run("inspect", tmp_path)
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3"])
+def test_qwen(family: str, is_tied: bool, tmp_path: Path) -> None:
+    """Queries and keys are not interleaved; biases and norms of heads come along; the config is the file's own."""
+    like: Any = llama().config
+    torch.manual_seed(7)
+    config = getattr(pretrained, f"{family}Config")(
+        vocab_size=40,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        head_dim=like.head_dim,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=is_tied,
+    )
+    model = getattr(pretrained, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn(parameter.shape) * 0.1)
+    expected = write(tmp_path / "model.gguf", model, Kind.Q8_0, architecture=family.lower())
+    loaded, report = AutoModelForCausalLM.from_pretrained(tmp_path / "model.gguf", output_loading_info=True)
+    assert type(loaded) is type(model) and not report["missing_keys"] and not report["unexpected_keys"]
+    assert loaded.config.tie_word_embeddings is is_tied and loaded.config.rope_theta == config.rope_theta
+    state = loaded.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+    model.load_state_dict(expected | ({"lm_head.weight": expected["model.embed_tokens.weight"]} if is_tied else {}))
+    tokens = torch.arange(12).reshape(2, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits, model(tokens).logits, atol=2e-5, rtol=0)
