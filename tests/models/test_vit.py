@@ -339,3 +339,8 @@ def test_every_class_is_public() -> None:
     for name in [*CLASSES, "ViTPreTrainedModel"]:
         assert getattr(pretrained, name).config_class is pretrained.ViTConfig
     assert find_class("vit", "ViTModel") is ViTModel
+
+
+def test_an_initializer_range_of_nothing_gives_zeros() -> None:
+    model = ViTModel(tiny_vit(initializer_range=0.0))
+    assert not model.embeddings.position_embeddings.any() and not model.pooler.dense.weight.any()
