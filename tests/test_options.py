@@ -70,6 +70,9 @@ def test_the_contract_is_known() -> None:
         ("attn_implementation", "eager", lambda o: o.attn_implementation),
         ("mmap", False, lambda o: o.mmap),
         ("generation_config", {"a": 1}, lambda o: o.generation_config),
+        ("adapter_base", "org/base", lambda o: o.adapter_base),
+        ("trust_adapter_base", True, lambda o: o.trust_adapter_base),
+        ("adapter_kwargs", {"subfolder": "lora"}, lambda o: o.adapter_kwargs),
         ("device_map", "auto", lambda o: o.placement.device_map),
         ("device_map", {"": 0}, lambda o: o.placement.device_map),
         ("offload_folder", Path("away"), lambda o: o.placement.offload_folder),
@@ -101,10 +104,24 @@ OFF = {
     "device_mesh": [None],
     "tp_plan": [None],
     "distributed_config": [None],
-    "quantization_config": [None],
-    "load_in_8bit": [None, False],
-    "load_in_4bit": [None, False],
 }
+
+
+@pytest.mark.parametrize("name", ["load_in_8bit", "load_in_4bit"])
+def test_older_spelling_of_quantization(name: str) -> None:
+    for off in (None, False):
+        assert split_load_options({name: off, "quantization_config": None}) == (LoadOptions(), {})
+    with pytest.warns(DeprecationWarning, match=rf"{name}=True is deprecated: use .*BitsAndBytesConfig\({name}=True\)"):
+        assert split_load_options({name: True}) == (LoadOptions(**{name: True}), {})
+    with pytest.raises(InvalidOptionError, match=f"{name} is True or False, not 1"):
+        split_load_options({name: 1})
+
+
+def test_quantization_where_nothing_is_quantized() -> None:
+    with pytest.raises(OptionError, match="quantization_config= is an option of from_pretrained") as e:
+        split_load_options({"quantization_config": {"quant_method": "torchao"}}, can_quantize=False)
+    assert e.value.key == "quantization_config"
+    assert split_load_options({"load_in_4bit": False}, can_quantize=False) == (LoadOptions(), {})
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OFF.items() for value in values])

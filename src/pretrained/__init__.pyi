@@ -132,6 +132,8 @@ from .pt.heads import find_pruneable_heads_and_indices, prune_conv1d_layer, prun
 from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
 from .pt.outputs import ModelOutput
+from .pt.trainer import TrainerMixin
+from .quantization.configs import BitsAndBytesConfig, TorchAoConfig
 from .report import LoadReport, SaveReport
 
 __all__ = [
@@ -164,6 +166,7 @@ __all__ = [
     "BertLayer",
     "BertModel",
     "BertPreTrainedModel",
+    "BitsAndBytesConfig",
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ConfigError",
@@ -239,6 +242,8 @@ __all__ = [
     "T5Model",
     "T5PreTrainedModel",
     "TensorError",
+    "TorchAoConfig",
+    "TrainerMixin",
     "UntrustedCodeError",
     "UntrustedPathError",
     "ViTConfig",

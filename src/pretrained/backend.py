@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ._types import Shape
+from .adapters import Adapter
 from .checkpoint.deliver import Placer
 from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Sink
 from .checkpoint.plan_load import ParamSpec
+from .quantization.scheme import Quantizer, Scheme
 
 __all__ = ["Backend"]
 
@@ -19,6 +21,9 @@ class Backend(Sink, Protocol):
 
     def skeleton(self, build: Callable[[], Any]) -> Any:
         """Calls `build` so that uninitialised memory is only described; what a constructor computes is real."""
+
+    def quantizer(self, scheme: Scheme) -> Quantizer:
+        """What quantizes the model, asked for before the skeleton; its part of bind and finish is the backend's."""
 
     def params(self, model: Any) -> Sequence[ParamSpec]:
         """Parameters and persistent buffers of the model, tied ones as one."""
@@ -35,6 +40,9 @@ class Backend(Sink, Protocol):
 
     def finish(self, model: Any, policy: DtypePolicy, renamed: Mapping[str, str]) -> None:
         """Whatever makes the model ready: eval mode, nothing left without memory; `renamed` is for the way back."""
+
+    def adapter(self, found: Adapter, *, strict: bool) -> Callable[[Any], object]:
+        """What puts the adapter on a model, once there is one. What is wrong with its config shows here already."""
 
     def describe(self, array: Any) -> tuple[Shape, str] | None:
         """(shape, dtype name) of an array of the framework or of numpy; None if it is no array."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ._types import PathLike, Snapshot
+from .adapters import with_base
 from .backend import Backend
 from .checkpoint.deliver import deliver, require_folder
 from .checkpoint.devices import plan_placement
@@ -18,12 +19,12 @@ from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Loaded, execute
 from .checkpoint.find import Weights, find_checkpoint, find_gguf, settle
 from .checkpoint.formats.memory import MEMORY, StateDict
-from .checkpoint.plan_load import LoadPlan, plan_load
+from .checkpoint.plan_load import LoadPlan, place_of, plan_load
 from .checkpoint.rules import rules_from_mapping
 from .checkpoint.tensors import FileStamp
 from .configuration import CONFIG_NAME
 from .configuration_input import located
-from .errors import CheckpointChangedError, MismatchError, OptionError, PretrainedError
+from .errors import CheckpointChangedError, InvalidOptionError, MismatchError, OptionError, PretrainedError
 from .hub.ref import resolve
 from .loading_config import (
     Choose,
@@ -36,6 +37,7 @@ from .loading_config import (
     split_model_keywords,
 )
 from .options import LoadOptions
+from .quantization.scheme import Quantizer, choose_scheme
 from .report import Keys, LoadReport
 
 __all__ = ["Choose", "Stopwatch", "build_plan", "load", "load_weights", "read_config", "split_model_keywords"]
@@ -121,12 +123,15 @@ def _load_once(
 ) -> tuple[Any, LoadReport]:
     watch = Stopwatch()
     with watch.time("resolve"):
-        snapshot = None if ref is None else settle(resolve(ref, options.source))
+        snapshot, adapter = with_base(None if ref is None else settle(resolve(ref, options.source)), options)
+        attach = None if adapter is None else backend.adapter(adapter, strict=options.strict)
         before = _config_stamp(snapshot)
         gguf = None if snapshot is None else find_gguf(snapshot, options.weights)
         config, rest = read_config_with(choose, snapshot, options, keywords, gguf)
         cls = choose(config, snapshot)[1]
         arguments = apply_keywords(cls, config, rest)
+        scheme = choose_scheme(options, config)
+        quantizer = None if scheme is None else backend.quantizer(scheme)
     with watch.time("find"):
         weights = gguf if gguf and options.state_dict is None else _find_weights(snapshot, options, backend)
         check_plausible(config, weights)
@@ -136,7 +141,7 @@ def _load_once(
         file = name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot else None
         with located(cls.__name__, file) if is_read else nullcontext():
             model = backend.skeleton(lambda: cls(config, *model_args, **arguments))
-    report = load_weights(model, cls, weights, options, backend, config=config, watch=watch)
+    report = load_weights(model, cls, weights, options, backend, config=config, watch=watch, quantizer=quantizer)
     if snapshot is not None and _config_stamp(snapshot) != before:
         raise CheckpointChangedError(f"{snapshot.name} was replaced while it was being loaded", path=snapshot.name)
     model.generation_config = generation_config_of(snapshot, options)
@@ -144,6 +149,8 @@ def _load_once(
     config.dtype = report.dtype
     if snapshot is not None and snapshot.commit:
         config._commit_hash = snapshot.commit
+    if attach is not None:
+        attach(model)
     return model, report
 
 
@@ -156,6 +163,7 @@ def load_weights(
     *,
     config: Any = None,
     watch: Stopwatch | None = None,
+    quantizer: Quantizer | None = None,
 ) -> LoadReport:
     """Fills a model, skeleton or live, from opened weights. Until the last step nothing of the model changes.
 
@@ -164,7 +172,7 @@ def load_weights(
     """
     watch = watch or Stopwatch()
     with watch.time("plan"):
-        plan, policy = build_plan(model, cls, weights, options, backend, config)
+        plan, policy = build_plan(model, cls, weights, options, backend, config, quantizer)
         plan.check(strict=options.strict, ignore_mismatched_sizes=options.ignore_mismatched_sizes)
         require_folder(plan)
     with watch.time("initialise"):
@@ -190,7 +198,13 @@ def load_weights(
 
 
 def build_plan(
-    model: Any, cls: Any, weights: Weights, options: LoadOptions, backend: Backend, config: Any = None
+    model: Any,
+    cls: Any,
+    weights: Weights,
+    options: LoadOptions,
+    backend: Backend,
+    config: Any = None,
+    quantizer: Quantizer | None = None,
 ) -> tuple[LoadPlan, DtypePolicy]:
     """The plan that would fill `model` from these weights, unchecked, and the dtypes it was made for."""
     policy = DtypePolicy.of(
@@ -199,19 +213,27 @@ def build_plan(
         weights.entries.values(),
         _declared(cls, "_keep_in_fp32_modules"),
     )
-    params, placement = backend.params(model), None
+    params, placement, prefix = backend.params(model), None, getattr(cls, "base_model_prefix", "")
+    rules = (*getattr(cls, "_rules", ()), *rules_from_mapping(options.key_mapping))
     policy.check_names(alias for spec in params for alias in (spec.name, *spec.aliases))
+    if quantizer is not None:
+        wanted = {name: spec for spec in params for name in (spec.name, *spec.aliases)}
+        params = quantizer.prepare(model, params, weights, lambda name: place_of(name, wanted, prefix, rules)[0])
+        policy = quantizer.keep_dtypes(policy)
     if options.placement.device_map is not None:
         placer = backend.placer
-        placement = plan_placement(options.placement, placer.layout(model), params, policy, placer.memory)
+        sizes = params if quantizer is None else quantizer.sizes(params)
+        placement = plan_placement(options.placement, placer.layout(model), sizes, policy, placer.memory)
         placer.check(placement)
+        if quantizer is not None and placement.is_spread:
+            raise _spread(placement.devices.values())
         params = placement.stamp(params)
     plan = plan_load(
         weights.entries,
         params,
         policy,
-        prefix=getattr(cls, "base_model_prefix", ""),
-        rules=(*getattr(cls, "_rules", ()), *rules_from_mapping(options.key_mapping)),
+        prefix=prefix,
+        rules=rules,
         aliases=weights.aliases,
         layouts=weights.layouts,
         ignore_missing=_declared(cls, "_keys_to_ignore_on_load_missing"),
@@ -220,11 +242,21 @@ def build_plan(
         model=cls.__name__,
     )
     plan.placement = placement
+    if quantizer is not None:
+        quantizer.stamp(plan)
     if weights.twins:
         filled = {step.entry.name: step.param for step in plan.steps}
         own = {name: filled.get(weights.entries[name].name) for name, _ in weights.twins}
         plan.twins += [(param, twin) for name, twin in weights.twins if (param := own[name]) is not None]
     return plan, policy
+
+
+def _spread(devices: Iterable[Any]) -> InvalidOptionError:
+    return InvalidOptionError(
+        f"device_map spreads the model over {', '.join(map(str, dict.fromkeys(devices)))}, and a quantized model lies "
+        "on one device in this version; pass device_map='cpu' or one such as 0",
+        key="device_map",
+    )
 
 
 def _declared(cls: Any, attribute: str) -> Sequence[str]:

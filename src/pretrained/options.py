@@ -104,6 +104,12 @@ class LoadOptions:
     generation_config: Any = None
     trust_remote_code: bool = False
     code_revision: str | None = None
+    adapter_base: Any = None
+    trust_adapter_base: bool = False
+    adapter_kwargs: Mapping[str, Any] | None = None
+    quantization_config: Any = None
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class SaveOptions:
     durable: bool = True
     form: str = "safetensors"  # or "torch", a key of the table of formats
     blocking: bool = True
+    save_peft_format: bool = True
 
 
 # Other spellings that keep working without a word.
@@ -139,9 +146,11 @@ _OFF_VALUES: dict[str, tuple[Any, ...]] = {
     "device_mesh": (None,),
     "tp_plan": (None,),
     "distributed_config": (None,),
-    "quantization_config": (None,),
-    "load_in_8bit": (None, False),
-    "load_in_4bit": (None, False),
+}
+# Older spellings of an option that still work, and what to write now.
+_OLD_FLAGS = {
+    "load_in_8bit": "quantization_config=BitsAndBytesConfig(load_in_8bit=True)",
+    "load_in_4bit": "quantization_config=BitsAndBytesConfig(load_in_4bit=True)",
 }
 
 _SOURCE_NAMES = frozenset(f.name for f in fields(SourceOptions))
@@ -158,7 +167,9 @@ _FLAGS = frozenset(
         "strict",
         "mmap",
         "trust_remote_code",
+        "trust_adapter_base",
         "offload_buffers",
+        *_OLD_FLAGS,
     }
 )
 _STRINGS = frozenset(
@@ -171,8 +182,10 @@ _NO_WEIGHTS = frozenset(_DEPRECATED) | _CODE_NAMES
 LOAD_KEYWORDS = frozenset().union(_OUR_NAMES, _ALIASES, _PREFER, _NOT_NEEDED, _DEPRECATED, _OFF_VALUES)
 
 
-def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, Any]]:
+def split_load_options(keywords: Mapping[str, Any], *, can_quantize: bool = True) -> tuple[LoadOptions, dict[str, Any]]:
     """(options, keywords that are not options: config fields or constructor arguments, or mistakes).
+
+    With `can_quantize=False` those of quantization are refused, for what builds or fills a model as it is.
 
     Raises:
         OptionError: two spellings of one option, or options that exclude each other.
@@ -185,6 +198,11 @@ def split_load_options(keywords: Mapping[str, Any]) -> tuple[LoadOptions, dict[s
         placement=PlacementOptions(**{k: v for k, v in known.items() if k in _PLACEMENT_NAMES}),
         **{k: v for k, v in known.items() if k in _LOAD_NAMES},
     )
+    asked = [name for name in ("quantization_config", *_OLD_FLAGS) if known.get(name)]
+    if asked and not can_quantize:
+        raise OptionError(
+            f"{asked[0]}= is an option of from_pretrained: weights are quantized as they are read", key=asked[0]
+        )
     if options.key_mapping is not None:
         _check_patterns(options.key_mapping)
     return options, rest
@@ -211,6 +229,8 @@ def _take_known(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
             if value:
                 _note(known, name, "prefer", _PREFER[name])
         elif target in _OUR_NAMES:
+            if name in _OLD_FLAGS and value is True:
+                _warn_old_flag(name)
             _note(known, name, target, _clean(target, value))
         elif name not in _NOT_NEEDED:
             rest[name] = value
@@ -242,6 +262,8 @@ def _clean(name: str, value: Any) -> Any:
         raise InvalidOptionError(f"state_dict is a dict of name → tensor, not a {type(value).__name__}", key=name)
     if name == "offload_folder" and not (value is None or isinstance(value, (str, os.PathLike))):
         raise InvalidOptionError(f"{name} is a path, not a {type(value).__name__}", key=name)
+    if name == "adapter_kwargs" and value is not None:
+        return _adapter_place(value)
     return _memory_limits(value) if name == "max_memory" and value is not None else value
 
 
@@ -260,12 +282,30 @@ def _memory_limits(given: Any) -> dict[Any, int]:
     return limits
 
 
+def _adapter_place(given: Any) -> dict[str, Any]:
+    """Where an adapter is, as far as that is not where the model is; checked like the options of the same names."""
+    if not isinstance(given, Mapping):
+        raise InvalidOptionError(f"adapter_kwargs is a dict, not a {type(given).__name__}", key="adapter_kwargs")
+    if unknown := sorted(set(map(str, given)) - _SOURCE_NAMES):
+        raise OptionError(
+            f"adapter_kwargs has no {unknown[0]!r:.80}; it says where the adapter is, by "
+            f"{', '.join(sorted(_SOURCE_NAMES))}",
+            key="adapter_kwargs",
+        )
+    return {name: _clean(name, value) for name, value in given.items()}
+
+
 def _warn_deprecated(name: str, value: Any, known: dict[str, Any]) -> None:
     if value is None:
         return
     warnings.warn(f"{name}= is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=_caller_level())
     if (target := {"use_auth_token": "token", "mirror": "endpoint"}.get(name)) is not None:
         _note(known, name, target, value)
+
+
+def _warn_old_flag(name: str) -> None:
+    message = f"{name}=True is deprecated: use {_OLD_FLAGS[name]}"
+    warnings.warn(message, DeprecationWarning, stacklevel=_caller_level())
 
 
 def _caller_level() -> int:

@@ -37,6 +37,7 @@ def save(
     texts: Mapping[str, str] | None = None,
     framework: str = "pt",
     save_function: Callable[[list[str], Path], None] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> SaveReport:
     """Writes a checkpoint into a folder. At every instant the folder holds the old one or the new one.
 
@@ -49,6 +50,7 @@ def save(
         texts: further files, name → content (config.json and its like).
         framework: noted in the files.
         save_function: writes one file in place of our writer: (names, path).
+        metadata: noted in each file, where the form can hold it.
 
     Raises:
         SaveError: nothing was saved; what was there is as it was. CheckpointBusyError: someone else is saving there.
@@ -70,7 +72,8 @@ def save(
         )
         report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
         paths = {name: stage.path(name) for name in plan.shards}
-        _write_shards(plan, paths, data_of, framework, save_function, durable=options.durable)
+        notes = {**(metadata or {}), "format": framework}
+        _write_shards(plan, paths, data_of, notes, save_function, durable=options.durable)
         report.files = {name: target.stat().st_size for name, target in paths.items()}
         for name, text in _text_files(plan, texts or {}).items():
             stage.path(name).write_bytes(text)
@@ -88,7 +91,7 @@ def _write_shards(
     plan: SavePlan,
     paths: Mapping[str, Path],
     data_of: Callable[[str], Any],
-    framework: str,
+    notes: Mapping[str, str],
     save_function: Callable[[list[str], Path], None] | None,
     *,
     durable: bool,
@@ -98,7 +101,7 @@ def _write_shards(
         if save_function is not None:
             save_function([tensor.name for tensor in shard], paths[name])
             return
-        metadata = {"format": framework, **_alias_notes(plan, shard)}
+        metadata = {**notes, **_alias_notes(plan, shard)}
         outgoing = [Outgoing(t.name, t.dtype, t.shape, lambda t=t: data_of(t.name)) for t in shard]  # type: ignore[misc]
         safetensors.write(paths[name], outgoing, metadata, begin_writeback=durable)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pretrained.checkpoint import disk
 from pretrained.checkpoint.disk import (
+    Allowance,
     Extent,
     allocate,
     is_remote,
@@ -354,3 +355,48 @@ def test_choosing_pages_does_not_touch_what_is_read(file: Path) -> None:
     memory = disk.allocate(len(content))
     disk.read_extents(file, None, [disk.Extent(0, memory)])
     assert bytes(memory) == content
+
+
+# Allowances
+
+
+def test_what_is_in_hand_stays_within_the_allowance() -> None:
+    allowance, lock = Allowance(10), threading.Lock()
+    taken: list[int] = []
+    most: list[int] = []
+
+    def work(nbytes: int) -> None:
+        with allowance.take(nbytes):
+            with lock:
+                taken.append(nbytes)
+                most.append(sum(taken))
+            with lock:
+                taken.remove(nbytes)
+
+    run(work, [4, 6, 3, 10, 1, 9, 2] * 50)
+    assert max(most) <= 10 and taken == []
+
+
+def test_more_than_the_allowance_gets_in_alone() -> None:
+    allowance = Allowance(10)
+    order: list[str] = []
+
+    def other() -> None:
+        with allowance.take(1):
+            order.append("other")
+
+    with allowance.take(25):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.05)
+        order.append("large")
+    thread.join()
+    assert order == ["large", "other"]
+
+
+def test_an_allowance_is_given_back_after_an_error() -> None:
+    allowance = Allowance(10)
+    with pytest.raises(ZeroDivisionError), allowance.take(10):
+        raise ZeroDivisionError
+    with allowance.take(10):
+        pass

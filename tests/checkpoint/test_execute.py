@@ -129,6 +129,33 @@ def test_layout_ops(dtype: str, tmp_path: Path) -> None:
     assert all(value.flags.c_contiguous and value.flags.owndata for value in loaded.values.values())
 
 
+@pytest.mark.parametrize("use_mmap", [True, False])
+def test_many_transposed_tensors_by_threads(use_mmap: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WINDOW", 1000)
+    arrays = {f"a{i}": RNG.standard_normal((i + 3, 40)) * (1e6 if i == 7 else 1) for i in range(20)}
+    container = save(tmp_path / "f", arrays)
+    specs = [ParamSpec(name, array.T.shape, "float32") for name, array in arrays.items()]
+    plan, loaded = load(container, specs, "float16", use_mmap, rules=[Rule("^a", "a", (Permute((1, 0)),))])
+    assert list(loaded.values) == [step.param for step in plan.steps]
+    with np.errstate(over="ignore"):
+        assert all(np.array_equal(loaded.values[name], array.T.astype(np.float16)) for name, array in arrays.items())
+    assert loaded.warnings == ["a7 has values beyond float16: they became infinite"]
+    assert loaded.bytes_read == sum(array.nbytes for array in arrays.values())
+
+
+def test_an_array_that_fails_fails_the_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(NumpySink):
+        def from_array(self, array: Any, dtype: str) -> Any:
+            raise ZeroDivisionError("array")
+
+    monkeypatch.setattr(module, "WINDOW", 1000)
+    container = save(tmp_path / "f", {"a": ARRAYS["matrix"], "b": ARRAYS["matrix"]})
+    specs = [ParamSpec(name, (7, 33), "float32") for name in "ab"]
+    plan = plan_load(container.entries, specs, DtypePolicy("float32"), rules=[Rule("^", "", (Permute((1, 0)),))])
+    with pytest.raises(ZeroDivisionError):
+        execute(plan, {container.path: container}, Broken())
+
+
 @pytest.mark.parametrize("chunk", [8, 64, 1000])
 @pytest.mark.parametrize("use_mmap", [True, False])
 def test_casts_go_through_windows(chunk: int, use_mmap: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

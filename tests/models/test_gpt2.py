@@ -470,3 +470,32 @@ def test_conv1d() -> None:
     torch.testing.assert_close(layer(x), x @ layer.weight + 1.0)
     assert layer.weight.shape == (3, 5)
     assert repr(layer) == "Conv1D(nf=5, nx=3)"
+
+
+@BOTH
+def test_attention_to_an_encoder_keeps_its_heads(attention: str) -> None:
+    model, ids = make(GPT2LMHeadModel, attn_implementation=attention, **CROSSED), text()
+    given = {"encoder_hidden_states": torch.randn(2, 5, 24)}
+    model.prune_heads({0: [1, 3], 1: [0, 1, 2, 3]})
+    first = model.transformer.h[0]
+    assert first.attn.c_attn.weight.shape == (24, 36) and first.attn.c_attn.nf == 36
+    assert first.attn.c_proj.weight.shape == (12, 24) and first.crossattention.c_attn.weight.shape == (24, 48)
+    with torch.no_grad():
+        output = model(ids, **given, output_attentions=True)
+        assert [w.shape[1] for w in output.attentions] == [2, 0]
+        assert [w.shape[1] for w in output.cross_attentions] == [4, 4]
+        past = model(ids[:, :4], **given).past_key_values
+        rest = model(ids[:, 4:], past_key_values=past, **given).logits
+    torch.testing.assert_close(rest, output.logits[:, 4:], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [20, 40])
+def test_positions_are_resized(size: int) -> None:
+    model, ids = make(GPT2LMHeadModel), text()
+    with torch.no_grad():
+        before = model(ids).logits
+        model.resize_position_embeddings(size)
+        torch.testing.assert_close(model(ids).logits, before)
+    assert model.config.n_positions == model.transformer.wpe.num_embeddings == size
+    with pytest.raises(ValueError, match=rf"{size + 1} tokens are more than n_positions={size}"):
+        model(text(length=size + 1))

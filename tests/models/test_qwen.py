@@ -15,7 +15,7 @@ from torch import Tensor
 
 import pretrained
 from pretrained import AutoConfig, AutoModelForCausalLM, AutoModelForQuestionAnswering, Qwen2Config, Qwen3Config
-from pretrained.errors import ConfigError
+from pretrained.errors import ConfigError, InvalidOptionError
 from pretrained.models._windows import layer_windows
 from pretrained.pt import masks
 from pretrained.pt.kv_cache import KVCache, StaticKVCache
@@ -414,3 +414,16 @@ def test_the_vocabulary_is_resized(family: str, tied: bool, tmp_path: Path) -> N
         torch.testing.assert_close(model(ids).logits[..., :61], before)
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
     assert_round_trip(model, {"input_ids": ids}, tmp_path)
+
+
+@EACH
+def test_a_group_of_heads_goes_together_or_stays(family: str) -> None:
+    model, ids = make(family, "ForCausalLM"), text()
+    with torch.no_grad():
+        before = model(ids).logits
+        with pytest.raises(InvalidOptionError, match=r"every 3 heads share .* heads \[5\] would be left over"):
+            model.prune_heads({0: [0, 1, 2], 1: [3, 4]})
+        assert torch.equal(model(ids).logits, before) and not model.config.pruned_heads
+        model.prune_heads({0: [0, 1, 2]})
+        assert model.model.layers[0].self_attn.k_proj.weight.shape == (6, 24)
+        assert not torch.equal(model(ids).logits, before)

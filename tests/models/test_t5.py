@@ -536,3 +536,51 @@ def test_export() -> None:
     exported = torch.export.export(model, (ids,), given)
     given["attention_mask"] = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
     torch.testing.assert_close(exported.module()(ids, **given)["last_hidden_state"], model(ids, **given)[0])
+
+
+@BOTH
+def test_heads_go_from_both_stacks_and_the_bias_stays_whole(attention: str, tmp_path: Path) -> None:
+    model = make(T5ForConditionalGeneration, attn_implementation=attention, num_layers=3, num_decoder_layers=1)
+    ids, kept = text(), torch.ones(3, 3)
+    kept[0, 1], kept[2, [0, 2]] = 0, 0
+    decoder = {"decoder_input_ids": ids[:, :5], "decoder_head_mask": kept[:1]}
+    with torch.no_grad():
+        expected = model(ids, head_mask=kept, **decoder).logits
+    model.prune_heads({0: [1], -1: [0, 2]})
+    assert model.config.pruned_heads == {0: [1], 2: [0, 2]}
+    assert [block.layer[0].SelfAttention.num_heads for block in model.encoder.block] == [2, 3, 1]
+    first = model.decoder.block[0]
+    assert first.layer[0].SelfAttention.num_heads == 2 and first.layer[1].EncDecAttention.num_heads == 3
+    assert first.layer[0].SelfAttention.relative_attention_bias.weight.shape == (8, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, decoder_input_ids=ids[:, :5]).logits, expected, atol=1e-5, rtol=0)
+    model.save_pretrained(tmp_path)
+    encoder = T5EncoderModel.from_pretrained(tmp_path, attn_implementation=attention)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(ids)[0], model.encoder(ids)[0])
+
+
+@BOTH
+def test_a_layer_may_lose_all_heads(attention: str) -> None:
+    model, ids = make(T5Model, attn_implementation=attention), text()
+    with torch.no_grad():
+        none = torch.tensor([[0.0] * 3, [1.0] * 3])
+        expected = model(ids, decoder_input_ids=ids, head_mask=none, decoder_head_mask=none)[0]
+        model.prune_heads({0: [0, 1, 2]})  # the layer that makes the bias for the others
+        torch.testing.assert_close(model(ids, decoder_input_ids=ids)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_stack_is_pruned_with_its_model() -> None:
+    model = make(T5Model)
+    with pytest.raises(NotImplementedError, match="a T5Stack is pruned with its model: call prune_heads of that"):
+        model.encoder.prune_heads({0: [1]})
+    assert not model.config.pruned_heads
+
+
+def test_one_table_of_words_is_resized_for_both_stacks() -> None:
+    model, ids = make(T5ForConditionalGeneration, tie_word_embeddings=False), text()
+    table = model.resize_token_embeddings(70)
+    assert table is model.shared is model.encoder.embed_tokens is model.decoder.embed_tokens
+    assert model.lm_head.weight.shape == (70, 16) and model.lm_head.weight is not table.weight
+    assert model.encoder.config.vocab_size == model.decoder.config.vocab_size == model.config.vocab_size == 70
+    assert model(ids, labels=ids).logits.shape[-1] == 70

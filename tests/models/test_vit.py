@@ -344,3 +344,12 @@ def test_every_class_is_public() -> None:
 def test_an_initializer_range_of_nothing_gives_zeros() -> None:
     model = ViTModel(tiny_vit(initializer_range=0.0))
     assert not model.embeddings.position_embeddings.any() and not model.pooler.dense.weight.any()
+
+
+def test_what_an_image_has_not() -> None:
+    model = make(ViTForImageClassification)
+    with pytest.raises(NotImplementedError, match="ViTForImageClassification reads images: it has no token embeddings"):
+        model.resize_token_embeddings(10)
+    for call in (model.get_position_embeddings, lambda: model.resize_position_embeddings(20)):
+        with pytest.raises(NotImplementedError, match=r"one position for each patch .* interpolate_pos_encoding=True"):
+            call()

@@ -746,3 +746,35 @@ def test_config_is_written_as_others_read_it() -> None:
     assert Wav2Vec2Config().output_hidden_size == 768
     Wav2Vec2Config().conv_dim.append(1)  # of this one alone
     assert len(Wav2Vec2Config().conv_dim) == 7
+
+
+def test_sounds_are_no_tokens() -> None:
+    model = Wav2Vec2ForCTC(tiny_wav2vec2())
+    message = r"Wav2Vec2ForCTC reads sound: .* load with ignore_mismatched_sizes=True"
+    for call in (
+        model.get_input_embeddings,
+        lambda: model.resize_token_embeddings(9),
+        lambda: model.set_input_embeddings(nn.Embedding(9, 24)),
+    ):
+        with pytest.raises(NotImplementedError, match=message):
+            call()
+    assert model.get_output_embeddings() is None
+
+
+def test_another_vocabulary_as_the_error_says(tmp_path: Path) -> None:
+    model = Wav2Vec2ForCTC(tiny_wav2vec2())
+    model.save_pretrained(tmp_path)
+    other = Wav2Vec2ForCTC.from_pretrained(tmp_path, vocab_size=9, ignore_mismatched_sizes=True)
+    assert other.lm_head.weight.shape == (9, 24)
+    assert torch.equal(other.wav2vec2.masked_spec_embed, model.wav2vec2.masked_spec_embed)
+
+
+@pytest.mark.parametrize("stable", [False, True])
+def test_adapters_train_on_frozen_weights_with_the_reentrant_kind_of_checkpoint(stable: bool) -> None:
+    model = Wav2Vec2Model(tiny_wav2vec2(**STABLE if stable else {}, layerdrop=0.0)).train()
+    model.requires_grad_(False)
+    added = model.encoder.layers[0].attention.q_proj.weight.requires_grad_(True)
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.enable_input_require_grads()
+    model(**model.dummy_inputs)[0].square().sum().backward()
+    assert added.grad is not None and added.grad.any()

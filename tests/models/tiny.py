@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pretrained.models.gpt2.configuration_gpt2 import GPT2Config
 from pretrained.models.llama.configuration_llama import LlamaConfig
 from pretrained.models.qwen2.configuration_qwen2 import Qwen2Config
 from pretrained.models.qwen3.configuration_qwen3 import Qwen3Config
-from pretrained.models.roberta.configuration_roberta import RobertaConfig
+from pretrained.models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
 from pretrained.models.t5.configuration_t5 import T5Config
 from pretrained.models.vit.configuration_vit import ViTConfig
 from pretrained.models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
@@ -39,18 +40,24 @@ def tiny_bert(**changes: Any) -> BertConfig:
     return BertConfig(**settings | changes)
 
 
+ROBERTA = {
+    "vocab_size": 71,
+    "hidden_size": 24,
+    "intermediate_size": 30,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 20,
+    "initializer_range": 0.15,
+    "attn_implementation": "eager",
+}
+
+
 def tiny_roberta(**changes: Any) -> RobertaConfig:
-    settings = {
-        "vocab_size": 71,
-        "hidden_size": 24,
-        "intermediate_size": 30,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 20,
-        "initializer_range": 0.15,
-        "attn_implementation": "eager",
-    }
-    return RobertaConfig(**settings | changes)
+    return RobertaConfig(**ROBERTA | changes)
+
+
+def tiny_xlm_roberta(**changes: Any) -> XLMRobertaConfig:
+    return XLMRobertaConfig(**ROBERTA | changes)
 
 
 def tiny_distilbert(**changes: Any) -> DistilBertConfig:
@@ -177,6 +184,22 @@ def tiny_t5(**changes: Any) -> T5Config:
         "attn_implementation": "eager",
     }
     return T5Config(**settings | changes)
+
+
+# model_type → what makes its tiny config; tests/models/test_contract.py wants every family of the registry here.
+TINY: dict[str, Callable[..., Any]] = {
+    "bert": tiny_bert,
+    "distilbert": tiny_distilbert,
+    "gpt2": tiny_gpt2,
+    "llama": tiny_llama,
+    "qwen2": tiny_qwen2,
+    "qwen3": tiny_qwen3,
+    "roberta": tiny_roberta,
+    "t5": tiny_t5,
+    "vit": tiny_vit,
+    "wav2vec2": tiny_wav2vec2,
+    "xlm-roberta": tiny_xlm_roberta,
+}
 
 
 def find_class(family: str, name: str) -> type:

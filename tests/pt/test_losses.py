@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.pt.every_head import HEADS, build
 
 from pretrained.errors import ConfigError
 from pretrained.pt import losses
@@ -54,6 +55,30 @@ def test_half_precision_is_widened() -> None:
 )
 def test_problem_types(num_labels: int, labels: torch.Tensor, kind: str) -> None:
     assert losses.infer_problem_type(num_labels, labels) == kind
+
+
+@pytest.mark.parametrize("kind", losses.PROBLEM_TYPES)
+def test_parts_of_a_batch_add_up_for_every_problem_type(kind: str) -> None:
+    """Divided by the items of the whole batch, the losses of its parts sum to that of the whole."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 3), torch.rand(6, 3).round()
+    if kind == "single_label_classification":
+        labels = labels.argmax(-1)
+    whole = losses.sequence_classification(logits, labels, 3, kind)
+    count = labels.numel()
+    parts = [losses.sequence_classification(logits[p], labels[p], 3, kind, count) for p in (slice(2), slice(2, 6))]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+@pytest.mark.parametrize("model_type", [model_type for model_type, auto in HEADS if auto == "AutoModelForCausalLM"])
+def test_trainers_are_told_which_labels_count(model_type: str) -> None:
+    """What transformers' Trainer looks at before it adds up the gradients of several calls."""
+    model = build(model_type, "AutoModelForCausalLM")
+    assert model.loss_type == "ForCausalLM"
+    assert model.accepts_loss_kwargs
+    base = build(model_type, "AutoModel")
+    assert base.loss_type is None
+    assert not base.accepts_loss_kwargs
 
 
 def test_sequence_classification() -> None:

@@ -201,6 +201,15 @@ def test_growing_keeps_what_was_there_and_ties(name, size, mean_resizing):
         assert torch.isfinite(model(torch.tensor([[size - 1, 3]]))[0]).all()
 
 
+def test_rows_that_nothing_initialises_are_drawn_and_named(caplog, monkeypatch):
+    model, empty = BUILDERS["transposed"](), torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(7e30))
+    model.resize_token_embeddings(40, mean_resizing=False)
+    assert 0.01 < model.head.weight[:, 31:].std() < 0.03
+    assert not model.head.bias[31:].any()
+    assert "new rows of TransposedHead.weight: nothing initialises it; drawn from a normal" in caplog.text
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_shrinking_truncates_and_lets_the_old_memory_go(name):
     model = shaken(BUILDERS[name]())

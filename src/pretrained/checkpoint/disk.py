@@ -8,9 +8,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +20,8 @@ from .files import open_regular, stamp_of
 from .tensors import FileStamp
 
 __all__ = [
+    "MAX_WORKERS",
+    "Allowance",
     "Extent",
     "HugePages",
     "allocate",
@@ -36,7 +38,7 @@ __all__ = [
 CHUNK = 16 * 2**20  # bytes a worker reads at a time: large enough for the disk, small enough to share the work
 _HUGE_PAGE = 2 * 2**20
 _SLOW_FAULT = 1_000_000  # nanoseconds for a huge page; clearing one that is there takes a fifth of it
-_MAX_WORKERS = 4  # more readers do not help a disk, and contend for page-table locks
+MAX_WORKERS = 4  # more readers do not help a disk, and contend for page-table locks
 _PREFETCH_STEP = 2**20  # a longer WILLNEED is cut off by the kernel's read-ahead limit
 _PROBES = 24
 
@@ -59,7 +61,7 @@ class Extent(NamedTuple):
 def num_workers(num_tasks: int) -> int:
     """Threads worth starting for this many independent pieces of work."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(_MAX_WORKERS, 2 * cores, num_tasks))
+    return max(1, min(MAX_WORKERS, 2 * cores, num_tasks))
 
 
 def run(work: Callable[[T], Any], items: Sequence[T], initializer: Callable[[], None] | None = None) -> None:
@@ -78,6 +80,27 @@ def run(work: Callable[[T], Any], items: Sequence[T], initializer: Callable[[], 
             # What has not begun need not begin; what runs ends within one chunk.
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+class Allowance:
+    """Bytes that the threads of `run` may have in hand together; who wants more than all of them gets in alone."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes, self._taken = nbytes, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, nbytes: int) -> Iterator[None]:
+        """Waits until there is room for `nbytes`, and keeps them for the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + nbytes <= self._nbytes)
+            self._taken += nbytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= nbytes
+                self._changed.notify_all()
 
 
 def map_file(path: Path, stamp: FileStamp | None, *, ahead: bool = True) -> mmap.mmap:

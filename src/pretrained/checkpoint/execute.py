@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from .._types import CPU, DISK
-from .disk import Extent, HugePages, allocate, is_remote, map_file, read_extents, run
+from .disk import MAX_WORKERS, Allowance, Extent, HugePages, allocate, is_remote, map_file, read_extents, run
 from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
 from .rules import apply_ops
@@ -121,25 +121,40 @@ def load_steps(
 def _arrange(
     container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, can_map: bool, ahead: bool
 ) -> None:
-    """One tensor after the other through an array; where the file has plain elements the array is a view of it."""
+    """Tensor by tensor through an array, which is a view of the file where that has plain elements."""
     area = map_file(container.path, container.stamp, ahead=ahead) if can_map and any(map(_can_view, steps)) else None
-    for step in steps:
+    largest = max(entry.nbytes for entry in container.entries.values())
+    allowance = Allowance(max(largest, MAX_WORKERS * WINDOW))
+    overflowed: set[str] = set()
+    loaded.values |= dict.fromkeys(step.param for step in steps)  # in this order, whichever is done first
+
+    def arrange(step: Step) -> None:
         entry = step.entry
         is_view = area is not None and _can_view(step)
-        source = sink.view(area, entry.offset, entry.dtype, entry.shape) if is_view else container.read(entry)
-        array = apply_ops(step.ops, source)
-        value = loaded.values[step.param] = sink.from_array(array, step.dtype)
-        loaded.bytes_read += entry.nbytes
-        if overflows(step, array, value, sink):
-            loaded.warnings.append(overflow_warning(step))
-        if area is not None and is_view:
-            _drop_pages(area, entry.offset, entry.offset + entry.nbytes)
+        with allowance.take(entry.nbytes):
+            source = sink.view(area, entry.offset, entry.dtype, entry.shape) if is_view else container.read(entry)
+            array = apply_ops(step.ops, source)
+            value = loaded.values[step.param] = sink.from_array(array, step.dtype)
+            if overflows(step, array, value, sink):
+                overflowed.add(step.entry.name)
+            if area is not None and is_view:
+                _drop_pages(area, entry.offset, entry.offset + entry.nbytes)
+
+    # What has to be unpacked takes memory of its own for that, which only its reader bounds; and a few small ones are
+    # done before threads would have begun.
+    plain, packed = [s for s in steps if s.entry.offset >= 0], [s for s in steps if s.entry.offset < 0]
+    total = sum(step.entry.nbytes for step in plain)
+    if total > WINDOW:
+        run(arrange, plain, initializer=sink.worker)
+    for step in packed if total > WINDOW else steps:
+        arrange(step)
+    loaded.warnings += [overflow_warning(step) for step in steps if step.entry.name in overflowed]
+    loaded.bytes_read += sum(step.entry.nbytes for step in steps)
 
 
 def _can_view(step: Step) -> bool:
-    """Whether the elements at rest can be seen as an array where they lie."""
-    bits = BITS[step.entry.dtype]
-    return step.entry.offset >= 0 and bits % 8 == 0 and step.entry.offset % (bits // 8) == 0
+    """Whether the elements at rest can be seen as an array where they lie, at whatever byte: it is only copied from."""
+    return step.entry.offset >= 0 and BITS[step.entry.dtype] % 8 == 0
 
 
 def _is_aligned(step: Step) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "find_checkpoint",
     "find_gguf",
     "has_usual_name",
+    "has_weights",
     "is_weight_file",
     "settle",
     "single_name",
@@ -159,6 +160,15 @@ def find_checkpoint(snapshot: Snapshot, options: WeightOptions) -> Weights:
         if single in names:
             return _open_single(snapshot, single)
     raise _nothing_found(snapshot, names, options)
+
+
+def has_weights(snapshot: Snapshot, options: WeightOptions) -> bool:
+    """Whether the snapshot has a file that a load would begin with."""
+    if getattr(snapshot, "only", None) is not None or options.gguf_file is not None:
+        return True
+    names = snapshot.names()
+    usual = any(name in names for pair in _wanted(options) for name in pair if name)
+    return usual or _sole_gguf(names, options) is not None
 
 
 def find_gguf(snapshot: Snapshot, options: WeightOptions) -> Weights | None:

@@ -16,7 +16,7 @@ from .tensors import BITS, Entry, count_elements, num_bytes
 if TYPE_CHECKING:
     from .devices import Placement
 
-__all__ = ["LoadPlan", "Mismatch", "ParamSpec", "Step", "plan_load"]
+__all__ = ["LoadPlan", "Mismatch", "ParamSpec", "Step", "place_of", "plan_load"]
 
 # Buffers that older releases stored and that are functions of the config.
 _OBSOLETE = (".position_ids", "rotary_emb.inv_freq", ".masked_bias")
@@ -240,7 +240,7 @@ def _match(
     chosen: dict[str, _Found] = {}
     rank: dict[str, tuple[int, int]] = {}
     for key, entry in entries.items():
-        name, ops, how = _place_of(key, wanted, prefix, rules)
+        name, ops, how = place_of(key, wanted, prefix, rules)
         spec = wanted.get(name)
         if spec is None:
             plan.unexpected.append(key)
@@ -273,7 +273,7 @@ def _follow_aliases(
     used = {entry.name for entry, _ in chosen.values()}
     copies = set()
     for alias, kept in aliases.items():
-        name, ops, _ = _place_of(alias, wanted, prefix, rules)
+        name, ops, _ = place_of(alias, wanted, prefix, rules)
         spec = wanted.get(name)
         if spec is None or spec.name in chosen or kept not in entries:
             continue
@@ -293,7 +293,7 @@ def _loses(source: str, target: str) -> bool:
 _BY_RULE = 1
 
 
-def _place_of(
+def place_of(
     key: str, wanted: Mapping[str, ParamSpec], prefix: str, rules: Sequence[Rule]
 ) -> tuple[str, tuple[Op, ...], int]:
     """(the model's name of what is called `key` at rest, layout changes, how far from the original the name is)."""

@@ -84,6 +84,7 @@ def _make(
     _need_torch()
     from .. import loading
     from ..pt.backend import TorchBackend
+    from ..quantization.scheme import choose_scheme
 
     snapshot = where.snapshot(source)
     weights = find_checkpoint(snapshot, options.weights)
@@ -91,15 +92,17 @@ def _make(
     choose = getattr(cls, "_choose", None)
     backend = TorchBackend()
     if choose is None:
-        model, config = backend.skeleton(cls), None
+        model, config, quantizer = backend.skeleton(cls), None, None
         options = _with_own_dtypes(options, model)
         cls = type(model)
     else:
         config = loading.read_config(choose, snapshot, options)
         cls = choose(config)[1]
         _check_plausible(config, weights)
+        scheme = choose_scheme(options, config)
+        quantizer = None if scheme is None else backend.quantizer(scheme)
         model = backend.skeleton(lambda: cls(config))
-    made, policy = loading.build_plan(model, cls, weights, options, backend, config)
+    made, policy = loading.build_plan(model, cls, weights, options, backend, config, quantizer)
     return made, policy, note
 
 

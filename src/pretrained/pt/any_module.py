@@ -44,7 +44,7 @@ def load_into(module: nn.Module, source: PathLike | Mapping[str, Any], **kwargs:
     Raises:
         SourceError, WeightsFormatError, MismatchError, OptionError: as `from_pretrained`.
     """
-    options, rest = split_load_options(kwargs)
+    options, rest = split_load_options(kwargs, can_quantize=False)
     if rest:
         raise unknown_keyword(next(iter(rest)))
     watch = Stopwatch()

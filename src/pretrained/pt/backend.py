@@ -11,10 +11,15 @@ import torch
 from torch import nn
 
 from .._types import Shape
+from ..adapters import Adapter
+from ..checkpoint.disk import HugePages, allocate
 from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.plan_load import ParamSpec
+from ..quantization.scheme import Scheme
 from .init import fresh_buffers, initialise
 from .placement import TorchPlacer
+from .quantization import quantizer_for
+from .quantization.base import Pending, Quantized, TorchQuantizer
 from .skeleton import build_skeleton
 from .slots import Slot, bytes_of, collect_slots, dtype_name, parameter_like, specs_of, torch_dtype
 from .slots import watches_attributes as _watches
@@ -23,6 +28,8 @@ from .tying import tied_names
 __all__ = ["TorchBackend"]
 
 Groups = dict[str, list[tuple[str, Slot]]]
+
+_TURNED = 2**22  # bytes of a transposed tensor that are cast at a time
 
 
 class TorchBackend:
@@ -36,6 +43,8 @@ class TorchBackend:
         self._build = build
         self._is_fresh = False
         self._groups: Groups = {}
+        self._quantizer: TorchQuantizer | None = None
+        self._pages = HugePages()
         self._undo: list[tuple[Slot, torch.Tensor, torch.Tensor]] = []  # place, object, content
 
     # The model
@@ -50,6 +59,15 @@ class TorchBackend:
         if tie_weights is not None:
             tie_weights()
         return model
+
+    def quantizer(self, scheme: Scheme) -> TorchQuantizer:
+        """What quantizes the model.
+
+        Raises:
+            MissingFrameworkError: the scheme's library is not installed.
+        """
+        self._quantizer = quantizer_for(scheme)
+        return self._quantizer
 
     def params(self, model: Any) -> Sequence[ParamSpec]:
         """Parameters and persistent buffers of the model, tied ones as one."""
@@ -95,6 +113,10 @@ class TorchBackend:
 
     def bind(self, model: Any, values: Mapping[str, Any]) -> None:
         """Puts tensors in their places. A parameter that is real stays the same object, so optimizers keep it."""
+        if self._quantizer is not None:
+            values, quantized = self._quantizer.take(model, values)
+            for name in quantized:
+                del self._groups[name]
         for name, value in values.items():
             ((_, (module, key, is_buffer)), *others) = group = self._groups[name]
             old = (module._buffers if is_buffer else module._parameters)[key]
@@ -102,6 +124,8 @@ class TorchBackend:
                 self._put_group(group, value)
             else:  # what nearly all are: a parameter in one place
                 module._parameters[key] = parameter_like(old, value)  # type: ignore[assignment]
+        if self._quantizer is not None:
+            self._quantizer.place(model)
 
     def _put(self, name: str, value: torch.Tensor) -> None:
         self._put_group(self._groups[name], value)
@@ -119,7 +143,15 @@ class TorchBackend:
         """Eval mode; names that a save writes again are kept."""
         if renamed:
             model._loaded_names = dict(renamed)
+        if self._quantizer is not None:
+            self._quantizer.finish(model)
         model.eval()
+
+    def adapter(self, found: Adapter, *, strict: bool) -> Callable[[Any], object]:
+        """What puts the adapter on a model. Raises MissingFrameworkError where peft is not installed."""
+        from .adapter_files import opened
+
+        return opened(found, strict=strict)
 
     # Arrays
 
@@ -139,6 +171,10 @@ class TorchBackend:
 
     def count_nonfinite(self, values: Any, dtype: str) -> int:
         """How many elements are infinite or NaN. The extremes tell whether any is, at a fortieth of the cost."""
+        if isinstance(values, Quantized):
+            return values.num_nonfinite
+        if isinstance(values, Pending):
+            values = values.array
         if isinstance(values, np.ndarray):
             values = _from_numpy(np.require(values, requirements="C"))
         elif not isinstance(values, torch.Tensor):
@@ -151,11 +187,31 @@ class TorchBackend:
             return 0
         return values.numel() - int(torch.isfinite(values).sum())
 
-    def from_array(self, array: Any, dtype: str) -> torch.Tensor:
-        """A contiguous CPU tensor of its own memory."""
+    def from_array(self, array: Any, dtype: str) -> Any:
+        """A contiguous CPU tensor: numpy's memory, where it is as it should be, else new; quantized if it is to be."""
+        if isinstance(array, Pending):
+            full = self.from_array(array.array, dtype)
+            return Quantized(array.quantize(full), self.count_nonfinite(full, dtype))
         if isinstance(array, torch.Tensor):
-            return torch.empty(array.shape, dtype=torch_dtype(dtype)).copy_(array.detach())
-        return _from_numpy(np.require(array, requirements="C")).to(torch_dtype(dtype))
+            return self._copied(array.detach(), dtype)
+        source = _from_numpy(array)
+        is_right = source.dtype == torch_dtype(dtype) and source.is_contiguous()
+        return source if is_right else self._copied(source, dtype)
+
+    def _copied(self, source: torch.Tensor, dtype: str) -> torch.Tensor:
+        """The same values in new memory, contiguous."""
+        memory = allocate(source.numel() * torch_dtype(dtype).itemsize)
+        self._pages.prepare(memory)
+        target = self.view(memory, 0, dtype, tuple(source.shape))
+        if source.is_contiguous() or source.dtype == target.dtype:
+            return target.copy_(source)
+        # torch turns what is transposed by tiles, which is three times as fast, if no cast comes with it; so that is
+        # done first, by some rows at a time, in the order in which they lie.
+        step = max(1, _TURNED // max(1, target[0].nbytes))
+        for start in range(0, len(target), step):
+            rows = slice(start, start + step)
+            target[rows].copy_(source[rows].to(target.dtype))
+        return target
 
     def worker(self) -> None:
         """Keeps torch's own threads out of a thread of ours: several teams on few cores only wait for each other."""
@@ -179,8 +235,10 @@ class TorchBackend:
 
 def _from_numpy(array: np.ndarray) -> torch.Tensor:
     name = array.dtype.name
-    if array.dtype.isbuiltin == 1:
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    if not array.flags.writeable:
+        array = array.copy()
+    if array.dtype.isbuiltin != 2:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     # An ml_dtypes dtype, which torch knows under the same name but not as numpy's.
     same_size = np.uint16 if array.dtype.itemsize == 2 else np.uint8
     if name in ("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InvalidOptionError, PretrainedError
+from .quantization.base import refuse_quantized
 from .reshape import keep, with_parameters
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "prune_conv1d_layer",
     "prune_conv1ds",
     "prune_grouped_linears",
+    "prune_groups",
     "prune_layer",
     "prune_linear_layer",
     "prune_linears",
@@ -42,6 +44,7 @@ def prune(model: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
         InvalidOptionError: there is no such layer or head. NotImplementedError: the class cannot be pruned.
     """
     table = _checked(model.config, heads_to_prune, InvalidOptionError)
+    refuse_quantized(model, None, "prune heads")
     base = model.base_model
     base._prune_heads({layer: list(heads) for layer, heads in table.items()})
     for config in {id(part.config): part.config for part in (model, base)}.values():
@@ -154,6 +157,22 @@ def prune_grouped_linears(
     shared = find_pruneable_heads_and_indices(groups, num_groups, attention.head_dim, gone)[1]
     for layer in keys_and_values:
         keep(layer, shared, dim=0, output=0)
+
+
+def prune_groups(attentions: Mapping[int, Any], heads_to_prune: Mapping[int, Collection[int]]) -> None:
+    """Calls `prune_heads` of the attention of each layer; where a group would be left in part, of none.
+
+    Args:
+        attentions: layer → one with `group_size` and `pruned_heads`.
+        heads_to_prune: layer → heads.
+
+    Raises:
+        InvalidOptionError: part of a group is left over.
+    """
+    for layer, heads in heads_to_prune.items():
+        check_groups(heads, attentions[layer].pruned_heads, attentions[layer].group_size)
+    for layer, heads in heads_to_prune.items():
+        attentions[layer].prune_heads(heads)
 
 
 def check_groups(heads: Iterable[int], pruned: Collection[int], group_size: int) -> None:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from .skeleton import build_skeleton
 from .slots import Slot
 
-__all__ = ["fresh_buffers", "init_all", "initialise", "owner_of", "reset"]
+__all__ = ["fill_untouched", "fresh_buffers", "init_all", "initialise", "mark_untouched", "owner_of", "reset"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,13 +83,14 @@ def initialise(
 def _materialise(slot: Slot) -> None:
     old = slot.tensor
     memory = torch.empty(old.shape, dtype=old.dtype, device="cpu")
-    _mark_untouched(memory)
+    mark_untouched(memory)
     new: torch.Tensor = memory if slot.is_buffer else nn.Parameter(memory, requires_grad=old.requires_grad)
     new.__dict__.update(old.__dict__)
     slot.put(new)
 
 
-def _mark_untouched(tensor: torch.Tensor) -> None:
+def mark_untouched(tensor: torch.Tensor) -> None:
+    """Fills memory with what no computation produces, so that it can be told later whether it was written."""
     if tensor.dtype == torch.float32:
         tensor.view(torch.int32).fill_(_UNTOUCHED)
     elif tensor.dtype.is_floating_point:
@@ -132,7 +133,7 @@ class _Marked(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func is torch.empty and isinstance(result, torch.Tensor) and not result.is_meta:
-            _mark_untouched(result)
+            mark_untouched(result)
         return result
 
 
@@ -148,12 +149,20 @@ def _copy_from_fresh(groups: Groups, build: Callable[[], nn.Module] | None) -> N
         with torch.no_grad():
             if source is not None and source.shape == target.shape and not _is_untouched(source):
                 target.copy_(source)
-            elif target.ndim > 1:
-                target.normal_(std=_FALLBACK_STD)
-                logger.warning("%s: nothing initialises it; drawn from a normal with std %g", name, _FALLBACK_STD)
             else:
-                target.zero_()
-                logger.warning("%s: nothing initialises it; set to zero", name)
+                fill_untouched(name, target)
+
+
+def fill_untouched(name: str, tensor: torch.Tensor) -> None:
+    """Gives what was marked, and then never written, some value, and says so."""
+    if not _is_untouched(tensor):
+        return
+    if tensor.ndim > 1:
+        tensor.normal_(std=_FALLBACK_STD)
+        logger.warning("%s: nothing initialises it; drawn from a normal with std %g", name, _FALLBACK_STD)
+    else:
+        tensor.zero_()
+        logger.warning("%s: nothing initialises it; set to zero", name)
 
 
 def _tensor_at(model: nn.Module, names: Iterable[str]) -> torch.Tensor | None:

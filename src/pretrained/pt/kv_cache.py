@@ -36,7 +36,9 @@ class _Layer:
         self.keys, self.values, self.length = keys, values, keys.shape[2]
 
     def filled(self) -> tuple[Tensor, Tensor]:
-        """Views of the part in use."""
+        """Views of the part in use; the buffers themselves when all of them is."""
+        if self.length == self.keys.shape[2]:  # export knows tensors by who they are: two views would be two
+            return self.keys, self.values
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -275,8 +277,8 @@ class EncoderDecoderKVCache:
         """A cache that begins with these tensors, two or four per layer."""
         layers = layers or ()
         return cls(
-            KVCache((entry[0], entry[1]) for entry in layers),
-            KVCache((entry[2], entry[3]) for entry in layers if len(entry) == 4),
+            KVCache([(entry[0], entry[1]) for entry in layers]),
+            KVCache([(entry[2], entry[3]) for entry in layers if len(entry) == 4]),
         )
 
     def __len__(self) -> int:
@@ -330,16 +332,36 @@ def of_encoder(past: Any, layer: int, compute: Callable[[], tuple[Tensor, Tensor
     return (key, value) if past is None else past.cross_attention.update(layer, key, value)
 
 
-# Export looks into outputs only if it knows how to take them apart.
+def _tensors_of(cache: KVCache) -> tuple[list[Tensor], int]:
+    return [tensor for pair in cache for tensor in pair], len(cache)
+
+
+def _parts_of(pair: EncoderDecoderKVCache) -> tuple[list[KVCache], None]:
+    return [pair.self_attention, pair.cross_attention], None
+
+
+def _numbered(flatten: Callable[[Any], tuple[list[Any], Any]]) -> Callable[[Any], tuple[list[tuple[Any, Any]], Any]]:
+    """`flatten` with the place of each part beside it."""
+
+    def flatten_with_keys(cache: Any) -> tuple[list[tuple[Any, Any]], Any]:
+        parts, context = flatten(cache)
+        return [(pytree.SequenceKey(place), part) for place, part in enumerate(parts)], context
+
+    return flatten_with_keys
+
+
+# Export looks into inputs and outputs only if it knows how to take them apart.
 pytree.register_pytree_node(
     KVCache,
-    lambda cache: ([tensor for pair in cache for tensor in pair], len(cache)),
+    _tensors_of,
     lambda tensors, _: KVCache(zip(*[iter(tensors)] * 2, strict=True)),
+    flatten_with_keys_fn=_numbered(_tensors_of),
     serialized_type_name="pretrained.pt.kv_cache.KVCache",
 )
 pytree.register_pytree_node(
     EncoderDecoderKVCache,
-    lambda pair: ([pair.self_attention, pair.cross_attention], None),
+    _parts_of,
     lambda parts, _: EncoderDecoderKVCache(*parts),
+    flatten_with_keys_fn=_numbered(_parts_of),
     serialized_type_name="pretrained.pt.kv_cache.EncoderDecoderKVCache",
 )

@@ -177,6 +177,16 @@ class Conv1D(nn.Module):
         nn.init.normal_(self.weight, std=0.02)
         nn.init.zeros_(self.bias)
 
+    @property
+    def input_size(self) -> int:
+        """Features in; under this name peft asks for it."""
+        return self.nx
+
+    @property
+    def output_size(self) -> int:
+        """Features out."""
+        return self.nf
+
     def forward(self, x: Tensor) -> Tensor:
         """`(…, out)` of `(…, in)`."""
         return F.linear(x, self.weight.t(), self.bias)

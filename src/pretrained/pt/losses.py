@@ -100,19 +100,23 @@ def sequence_classification(
 ) -> Tensor:
     """Loss of `(batch, labels)`: squared error, cross entropy or binary cross entropy, by `problem_type`.
 
+    `num_items_in_batch` as in `cross_entropy`; of numbers and of sets of classes every element is an item.
+
     Raises:
         ConfigError: the problem type is none of `PROBLEM_TYPES`.
     """
     kind = problem_type or infer_problem_type(num_labels, labels)
     labels = labels.to(logits.device)
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    count = 1 if num_items_in_batch is None else num_items_in_batch
     if kind == "regression":
         if num_labels == 1:
-            return F.mse_loss(logits.squeeze(), labels.squeeze())
-        return F.mse_loss(logits, labels)
+            logits, labels = logits.squeeze(), labels.squeeze()
+        return F.mse_loss(logits, labels, reduction=reduction) / count
     if kind == "single_label_classification":
         return cross_entropy(logits.view(-1, num_labels), labels, num_items_in_batch)
     if kind == "multi_label_classification":
-        return F.binary_cross_entropy_with_logits(logits, labels)
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction=reduction) / count
     raise unknown_name("problem_type", kind, PROBLEM_TYPES)
 
 

@@ -14,6 +14,7 @@ A subclass declares; nothing is probed for. The hooks:
     _keys_to_ignore_on_load_missing / _unexpected, _keys_to_ignore_on_save    regular expressions
     _keep_in_fp32_modules      parts of names whose parameters stay float32 in a float16 model
     _no_split_modules          classes that stay on one device
+    loss_type                  "ForCausalLM" where the loss leaves out the first label of each row; trainers ask
     _supports_sdpa             forward uses config._attn_implementation and knows "sdpa"
     _rules                     renames and layout changes between file and model
 """
@@ -21,6 +22,7 @@ A subclass declares; nothing is probed for. The hooks:
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -36,11 +38,13 @@ from ..loading import load, split_model_keywords
 from ..options import split_load_options
 from ..own_code import check_auto_class
 from . import heads, saving, tf_weights, training, tying
+from .adapters import PeftAdapterMixin
 from .attention import ATTENTION
 from .backend import TorchBackend
 from .embeddings import EmbeddingAccessMixin
 from .init import init_all
 from .module_utils import ModuleUtilsMixin
+from .quantization.base import nbytes_of
 from .skeleton import is_building
 
 __all__ = ["PreTrainedModel"]
@@ -48,7 +52,7 @@ __all__ = ["PreTrainedModel"]
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
+class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAdapterMixin):
     """Base of all torch models: loading, saving, initialising, tying, embeddings.
 
     Args:
@@ -65,6 +69,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
     model_tags: ClassVar[list[str] | None] = None
     is_parallelizable: ClassVar[bool] = False
     supports_gradient_checkpointing: ClassVar[bool] = False
+    loss_type: ClassVar[str | None] = None
     _auto_class: ClassVar[str | None] = None
     _no_split_modules: ClassVar[list[str] | None] = None
     _skip_keys_device_placement: ClassVar[Any] = None
@@ -75,6 +80,11 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
     _tied_weights_keys: ClassVar[Any] = None
     _supports_sdpa: ClassVar[bool] = False
     _rules: ClassVar[tuple[Rule, ...]] = ()
+    hf_quantizer: Any = None  # what quantized the model, on one that is
+    is_quantized: bool = False
+    is_loaded_in_4bit: bool = False
+    is_loaded_in_8bit: bool = False
+    quantization_method: str | None = None
     hf_device_map: dict[str, int | str]  # only on a model that was loaded with device_map=
 
     def __init__(self, config: PretrainedConfig, *inputs: Any, **kwargs: Any) -> None:
@@ -159,7 +169,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
         Raises:
             OptionError: a keyword nobody knows.
         """
-        options, keywords = split_load_options(kwargs)
+        options, keywords = split_load_options(kwargs, can_quantize=False)
         config = copy.deepcopy(config)
         fields, arguments = split_model_keywords(cls, config, keywords)
         for name, value in fields.items():
@@ -192,7 +202,8 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
             save_directory: made if it is not there.
             is_main_process: False writes nothing: of several processes one saves.
             state_dict: written in place of the model's own.
-            save_function: called as save_function({name: tensor}, path) for each weight file, in place of our writer.
+            save_function: called as save_function({name: tensor}, path) in place of torch.save; with
+                safe_serialization=True it is not used.
             push_to_hub: not in this version.
             max_shard_size: bytes, "500MB" or "2GiB" of tensors in one file.
             safe_serialization: False writes torch's pytorch_model.bin.
@@ -240,6 +251,11 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
         return "pt"
 
     @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether forward takes `num_items_in_batch`: then trainers that add up calls count the labels."""
+        return "num_items_in_batch" in inspect.signature(type(self).forward).parameters
+
+    @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """A batch that the forward pass takes: `input_ids` of shape `(3, 5)`."""
         return {"input_ids": torch.tensor([[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]])}
@@ -274,7 +290,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes of all parameters, and of buffers if asked; tied ones count once."""
         tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(map(nbytes_of, tensors))
 
     def add_model_tags(self, tags: list[str] | str) -> None:
         """Adds words to `model_tags`, which a push puts on the model's card; each once."""
@@ -282,6 +298,11 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin):
         self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *added]))  # type: ignore[misc]
 
     # Training
+
+    def train(self, mode: bool = True) -> Any:
+        """Training mode, or eval mode; a word, once, if there are quantized weights: these do not train."""
+        training.warn_if_quantized(self, mode)
+        return super().train(mode)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
         """In training, layers keep their inputs alone and are computed again in the backward pass.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import MissingFrameworkError
 from .placement import running_device
+from .quantization.base import num_elements
 
 __all__ = ["ModuleUtilsMixin"]
 
@@ -48,7 +49,9 @@ class ModuleUtilsMixin:
             modules = self.modules()  # type: ignore[attr-defined]
             left_out = {id(module.weight) for module in modules if isinstance(module, nn.Embedding)}
         parameters = self.parameters()  # type: ignore[attr-defined]
-        return sum(p.numel() for p in parameters if id(p) not in left_out and (p.requires_grad or not only_trainable))
+        return sum(
+            num_elements(p) for p in parameters if id(p) not in left_out and (p.requires_grad or not only_trainable)
+        )
 
     def estimate_tokens(self, input_dict: dict[str, Any]) -> int:
         """Number of tokens in a batch: elements of the main input; 0, with one warning, if it is not there."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..configuration import PretrainedConfig
 from ..errors import InvalidOptionError, OptionError
-from .init import owner_of, reset
+from .init import fill_untouched, mark_untouched, owner_of, reset
 from .new_rows import drawn_like
+from .quantization.base import refuse_quantized
 from .reshape import put_everywhere, replacement, set_sizes, with_parameters
 
 __all__ = ["resize_layers", "resize_positions", "resize_rows", "resize_tokens", "rounded"]
@@ -76,6 +77,8 @@ def resize_layers(model: Any, size: int, mean_resizing: bool) -> Any:
     layer = model.get_input_embeddings()
     old = _weight_of(layer).shape[0]
     head = model.get_output_embeddings()
+    if head is not None:
+        refuse_quantized(model, head, "change the vocabulary")
     axis = 0 if head is None else _vocabulary_axis(head, old)
     resize_rows(model, layer, size, mean_resizing)
     if head is not None and head is not layer:
@@ -166,13 +169,17 @@ def _initial_values(model: Any, layer: nn.Module, num_new: int, axis: int) -> di
         if old is not None:
             shape = list(old.shape)
             shape[axis if old.ndim == 2 else 0] = num_new
-            parameters[name] = nn.Parameter(torch.empty(shape, dtype=old.dtype, device=old.device), False)
+            memory = torch.empty(shape, dtype=old.dtype, device=old.device)
+            mark_untouched(memory)
+            parameters[name] = nn.Parameter(memory, False)
     fresh = with_parameters(layer, parameters)
     if "padding_idx" in layer.__dict__:
         fresh.padding_idx = None  # none of the new rows is
     fresh.__dict__.pop("_is_hf_initialized", None)
     reset(fresh)
     owner_of(model, layer)._init_weights(fresh)
+    for name, parameter in fresh.named_parameters(recurse=False):
+        fill_untouched(f"new rows of {type(layer).__name__}.{name}", parameter.data)
     return {name: parameter.data for name, parameter in fresh.named_parameters(recurse=False)}
 
 

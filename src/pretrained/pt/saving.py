@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,13 +17,20 @@ from torch import Tensor, nn
 
 from .. import saving
 from .._types import PathLike
+from ..adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX
+from ..checkpoint.checksums import is_sums_file
+from ..checkpoint.commit import Stage
+from ..checkpoint.formats import safetensors
+from ..checkpoint.formats.safetensors import Outgoing
 from ..checkpoint.plan_save import Stored
+from ..checkpoint.tensors import num_bytes
 from ..configuration import CONFIG_NAME
 from ..errors import InvalidOptionError, OptionError, SaveError
 from ..generation.config import GENERATION_CONFIG_NAME
 from ..options import SaveOptions
 from ..own_code import sources_of
 from ..report import SaveReport
+from .adapter_layers import active, is_adapted, state_of_adapter
 from .offload import Resting, state_of
 from .rest import layout_at_rest, names_at_rest
 from .slots import bytes_of, dtype_name
@@ -31,8 +40,7 @@ __all__ = ["describe", "options_for", "save_model", "save_tensors"]
 
 logger = logging.getLogger(__name__)
 
-# Keywords that belong to a push, or to formats that are written elsewhere; harmless without them.
-_IGNORED_OFF = {"token": None, "save_peft_format": True}
+_FLAGS = ("durable", "blocking", "save_peft_format")
 
 
 def options_for(
@@ -51,12 +59,9 @@ def options_for(
     """
     if push_to_hub:
         raise InvalidOptionError("push_to_hub=True is not supported by this version", key="push_to_hub")
-    unknown = [name for name in extra if name not in {"durable", "blocking", *_IGNORED_OFF}]
+    unknown = [name for name in extra if name not in {*_FLAGS, "token"}]  # a token belongs to a push
     if unknown:
         raise OptionError(f"save_pretrained has no option {unknown[0]!r}", key=unknown[0])
-    for name, off in _IGNORED_OFF.items():
-        if name != "token" and extra.get(name, off) != off:
-            raise InvalidOptionError(f"{name}={extra[name]!r} is not supported by this version", key=name)
     if not (state_dict is None or isinstance(state_dict, Mapping)):
         reason = f"state_dict is a dict of name → tensor, not a {type(state_dict).__name__}"
         raise InvalidOptionError(reason, key="state_dict")
@@ -64,7 +69,7 @@ def options_for(
     if not (variant is None or is_word):
         raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")
     form = "safetensors" if safe_serialization else "torch"
-    flags = {name: extra.get(name, True) for name in ("durable", "blocking")}
+    flags = {name: extra.get(name, True) for name in _FLAGS}
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise InvalidOptionError(f"{name} is True or False, not {value!r:.60}", key=name)
@@ -74,21 +79,27 @@ def options_for(
 def save_model(
     model: Any, directory: PathLike, options: SaveOptions, save_function: Any = None
 ) -> SaveReport | Future[SaveReport] | None:
-    """Writes config and weights of a PreTrainedModel; None where this process writes nothing.
+    """Writes config and weights of a PreTrainedModel, or the active adapter; None where this process writes nothing.
 
     With `blocking=False` the tensors are copied now and written by a thread: the report comes later. The interpreter
-    does not end before they are written.
+    does not end before they are written. `save_function` stands for `torch.save`, and what such functions write is no
+    safetensors file: those are written by the library.
     """
     if save_function is not None and not callable(save_function):
         reason = f"save_function is called for each file; a {type(save_function).__name__} cannot be"
         raise InvalidOptionError(reason, key="save_function")
     if not options.is_main_process:
         return None
+    if options.form != "torch":
+        save_function = None
     model = unwrap(model)
+    if is_adapted(model):
+        return _save_adapter(model, directory, options, save_function)
     state = state_of(model) if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
-    names = names_at_rest(model, [name for name in state if not any(pattern.search(str(name)) for pattern in ignored)])
-    named = {key: layout_at_rest(model, name, key, state[name]) for name, key in names.items()}
+    state = {name: tensor for name, tensor in state.items() if not any(p.search(str(name)) for p in ignored)}
+    names = names_at_rest(model, state)
+    named, notes = _as_written(model, state, names, options, save_function is not None)
     secondary = [names.get(name, name) for name in tied_names(model)]
     config = _config_of(model)
     texts = {**sources_of(type(config), type(model)), CONFIG_NAME: config.to_json_string()}
@@ -96,8 +107,16 @@ def save_model(
         texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
 
     def save(tensors: Mapping[str, Any]) -> SaveReport:
-        return save_tensors(tensors, directory, options, secondary=secondary, texts=texts, save_function=save_function)
+        return save_tensors(
+            tensors, directory, options, secondary=secondary, texts=texts, save_function=save_function, metadata=notes
+        )
 
+    return _now_or_later(save, named, directory, options)
+
+
+def _now_or_later(
+    save: Callable[[Mapping[str, Any]], SaveReport], named: Mapping[str, Any], directory: PathLike, options: SaveOptions
+) -> SaveReport | Future[SaveReport]:
     if options.blocking:
         return save(named)
     pool = ThreadPoolExecutor(1, thread_name_prefix="save_pretrained")
@@ -105,6 +124,90 @@ def save_model(
     pool.shutdown(wait=False)
     future.add_done_callback(lambda done: _log_failure(done, directory))
     return future
+
+
+def _save_adapter(
+    model: Any, directory: PathLike, options: SaveOptions, save_function: Callable[..., Any] | None
+) -> SaveReport | Future[SaveReport]:
+    """Writes the active adapter and nothing of the model: its config and its tensors, in one file.
+
+    Raises:
+        InvalidOptionError: several adapters are active, or `variant` is given.
+    """
+    names = active(model)
+    if len(names) != 1:
+        raise InvalidOptionError(
+            f"the active adapters are {', '.join(names) or 'none'}, and one is saved at a time: call set_adapter with "
+            "its name first",
+            key="adapter_name",
+        )
+    if options.variant is not None:
+        raise InvalidOptionError(f"variant={options.variant!r}: an adapter has no variants", key="variant")
+    prefix = PREFIX if options.save_peft_format else ""
+    state = state_of_adapter(model, names[0], options.state_dict)
+    named = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    text = _adapter_text(model.peft_config[names[0]], model)
+
+    def save(tensors: Mapping[str, Any]) -> SaveReport:
+        return _write_adapter(tensors, text, directory, options, save_function)
+
+    return _now_or_later(save, named, directory, options)
+
+
+def _adapter_text(config: Any, model: Any) -> str:
+    """The content of adapter_config.json, as peft writes it."""
+    values = {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
+    values["inference_mode"] = True
+    values["base_model_name_or_path"] = values.get("base_model_name_or_path") or model.name_or_path or None
+    return json.dumps(values, indent=2, sort_keys=True)
+
+
+def _write_adapter(
+    tensors: Mapping[str, Any],
+    text: str,
+    directory: PathLike,
+    options: SaveOptions,
+    save_function: Callable[..., Any] | None,
+) -> SaveReport:
+    name = ADAPTER_WEIGHTS[options.form]
+    if save_function is None and options.form == "torch":
+        save_function = _write_torch
+    target = Path(directory)
+    if target.exists() and not target.is_dir():
+        raise SaveError(f"cannot save to {target}: it is a file, not a folder", path=target)
+    outgoing = [
+        Outgoing(item.name, item.dtype, item.shape, lambda tensor=tensor: bytes_of(tensor))  # type: ignore[misc]
+        for item, tensor in ((describe(key, tensor), tensor) for key, tensor in tensors.items())
+    ]
+    with Stage(target, durable=options.durable) as stage:
+        present = [item.name for item in os.scandir(target) if not item.is_dir(follow_symlinks=False)]
+        path = stage.path(name)
+        if save_function is not None:
+            save_function(dict(tensors), path)
+        else:
+            safetensors.write(path, outgoing, {"format": "pt"}, begin_writeback=options.durable)
+        report = SaveReport(total_size=sum(num_bytes(item.shape, item.dtype) for item in outgoing))
+        stage.path(ADAPTER_CONFIG).write_bytes(text.encode("utf-8"))
+        report.files = {name: path.stat().st_size, ADAPTER_CONFIG: len(text.encode("utf-8"))}
+        # The other format's file would be another adapter; lists of checksums would not be true any more.
+        stale = [other for other in ADAPTER_WEIGHTS.values() if other != name]
+        report.removed = [found for found in present if found in stale or is_sums_file(found)]
+        for found in report.removed:
+            stage.remove(found)
+        stage.commit()
+    logger.info("saved an adapter of %d bytes to %s", report.total_size, target)
+    return report
+
+
+def _as_written(
+    model: Any, state: Mapping[str, Any], names: Mapping[str, str], options: SaveOptions, has_own_writer: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(tensors under the names that a save writes; what else the files have to note)."""
+    if (quantizer := model.hf_quantizer) is None:
+        return {key: layout_at_rest(model, name, key, state[name]) for name, key in names.items()}, {}
+    quantizer.check_save(options.form, has_own_writer)
+    named, notes = quantizer.flatten(state, lambda name: names.get(name, name))
+    return named, notes
 
 
 def _copied(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +243,8 @@ def _config_of(model: Any) -> Any:
     config = model.config
     config.architectures = [type(model).__name__]
     config.dtype = dtype_name(_main_dtype(model))
+    if model.hf_quantizer is None:
+        vars(config).pop("quantization_config", None)  # of the checkpoint that the config came from
     config._note_code(type(config), type(model))
     return config
 
@@ -162,6 +267,7 @@ def save_tensors(
     secondary: list[str] | None = None,
     texts: Mapping[str, str] | None = None,
     save_function: Callable[..., Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> SaveReport:
     """Writes a mapping of names to tensors.
 
@@ -188,6 +294,7 @@ def save_tensors(
         secondary=secondary or (),
         texts=texts,
         save_function=write,
+        metadata=metadata,
     )
 
 
@@ -235,8 +342,9 @@ def describe(name: str, tensor: Any) -> Stored:
     """
     if isinstance(tensor, Resting):
         return tensor.describe(name)
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-        kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
+    is_composed = getattr(tensor, "__tensor_flatten__", None) is not None
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or is_composed:
+        kind = tensor.layout if isinstance(tensor, Tensor) and not is_composed else type(tensor).__name__
         raise SaveError(f"cannot save {name}: a {kind} is no dense tensor", tensor=name)
     if tensor.is_meta:
         raise SaveError(f"cannot save {name}: it is on the meta device and has no values", tensor=name)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ __all__ = [
     "sequence_classification",
     "sequence_classification_with_past",
     "token_classification",
+    "with_choices",
 ]
 
 Output = ModelOutput | tuple[Any, ...]
@@ -190,6 +192,11 @@ def num_choices(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> int:
     if given is None:
         raise ValueError("give either input_ids or inputs_embeds")
     return given.shape[1]
+
+
+def with_choices(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inputs `(batch, 2, seq)` of inputs `(batch, seq)`: each row is the first choice, the row backwards the second."""
+    return {name: torch.stack((value, value.flip(-1)), 1) for name, value in inputs.items()}
 
 
 def flat_choices(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:

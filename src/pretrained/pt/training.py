@@ -21,8 +21,10 @@ __all__ = [
     "is_checkpointing",
     "may_cache",
     "require_input_gradients",
+    "require_output_gradients",
     "set_checkpointing",
     "warn_if_padded",
+    "warn_if_quantized",
 ]
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,21 @@ def may_cache(model: Any, stack: Any, use_cache: bool) -> bool:
             logger.warning("use_cache=True does not go with gradient checkpointing in training: no cache is returned")
         return False
     return use_cache
+
+
+def warn_if_quantized(model: Any, mode: bool) -> None:
+    """Says, once, that quantized weights do not train."""
+    quantizer = model.hf_quantizer
+    if mode and quantizer is not None and _is_first(model, "quantized"):
+        remedy = (
+            "Train adapters on top of them, or load without quantization"
+            if quantizer.passes_gradients
+            else "No gradient passes through them either: load without quantization, or by another scheme"
+        )
+        method = quantizer.config.quant_method
+        logger.warning(
+            "%d layers are quantized by %s: their weights do not train. %s", len(quantizer.layers), method, remedy
+        )
 
 
 def enable_checkpointing(model: Any, settings: Mapping[str, Any] | None) -> None:
@@ -140,7 +157,12 @@ def _flag(module: nn.Module) -> bool | None:
 
 def require_input_gradients(model: Any) -> torch.utils.hooks.RemovableHandle:
     """Makes what the input embeddings give require a gradient, also when they are frozen; returns the hook."""
-    return model.get_input_embeddings().register_forward_hook(_require_gradient)
+    return require_output_gradients(model.get_input_embeddings())
+
+
+def require_output_gradients(layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+    """Makes what `layer` gives require a gradient; returns the hook."""
+    return layer.register_forward_hook(_require_gradient)
 
 
 def _require_gradient(module: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -178,6 +178,8 @@ class BertForMaskedLM(_BertWithTokenHead):
 class BertLMHeadModel(_BertWithTokenHead):
     """BERT as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
+    loss_type = "ForCausalLM"
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         if not config.is_decoder:

@@ -144,6 +144,11 @@ class BertForMultipleChoice(BertPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.post_init()
 
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch that the forward pass takes: `input_ids` of shape `(3, 2, 5)`."""
+        return tasks.with_choices(super().dummy_inputs)
+
     def forward(
         self,
         input_ids: Tensor | None = None,

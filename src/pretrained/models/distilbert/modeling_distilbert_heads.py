@@ -196,6 +196,11 @@ class DistilBertForMultipleChoice(DistilBertPreTrainedModel):
         self.dropout = nn.Dropout(config.seq_classif_dropout)
         self.post_init()
 
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch that the forward pass takes: `input_ids` of shape `(3, 2, 5)`."""
+        return tasks.with_choices(super().dummy_inputs)
+
     def forward(
         self,
         input_ids: Tensor | None = None,

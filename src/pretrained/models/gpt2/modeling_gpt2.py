@@ -7,6 +7,7 @@ linear layers are `Conv1D`, whose weights are `(in, out)`. Shapes are written wi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...pt import masks
 from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.heads import prune_conv1ds
 from ...pt.kv_cache import EncoderDecoderKVCache, as_cache, like_given, next_positions
 from ...pt.layers import Conv1D, activation, init_normal
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPastAndCrossAttentions
+from ...pt.training import checkpointed, may_cache
 from .configuration_gpt2 import GPT2Config
 
 __all__ = ["GPT2Block", "GPT2Model", "GPT2PreTrainedModel"]
@@ -74,6 +77,10 @@ class GPT2Attention(nn.Module):
             query, key, value, mask, causal=causal, need_weights=need_weights, head_mask=head_mask
         )
         return self.resid_dropout(self.c_proj(merge_heads(out))), weights
+
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Takes heads out; they keep the numbers they had at first."""
+        prune_conv1ds(self, heads, self.c_attn, self.c_proj)
 
     def _split(self, projected: Tensor, parts: int) -> list[Tensor]:
         return [split_heads(part, self.head_dim) for part in projected.chunk(parts, -1)]
@@ -179,6 +186,7 @@ class GPT2PreTrainedModel(PreTrainedModel):
     base_model_prefix = "transformer"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _position_embeddings = "wpe"
     _no_split_modules = ["GPT2Block"]
     _skip_keys_device_placement = ["past_key_values"]
     # The causal mask and the number put in masked places: older releases, and the published files, have them.
@@ -198,6 +206,8 @@ class GPT2Model(GPT2PreTrainedModel):
     With `config.add_cross_attention` each block attends to `encoder_hidden_states` too.
     """
 
+    gradient_checkpointing = False
+
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
@@ -214,6 +224,10 @@ class GPT2Model(GPT2PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embeddings."""
         self.wte = cast(nn.Embedding, value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        for layer, heads in heads_to_prune.items():
+            cast(GPT2Block, self.h[layer]).attn.prune_heads(heads)
 
     def forward(
         self,
@@ -255,7 +269,8 @@ class GPT2Model(GPT2PreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         config = self.config
-        use_cache = config.use_cache if use_cache is None else use_cache
+        self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
+        use_cache = may_cache(self, self, config.use_cache if use_cache is None else use_cache)
         crossed = encoder_hidden_states is not None
         cache = as_cache(past_key_values, crossed) if use_cache or past_key_values is not None else None
         hidden_states = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
@@ -282,7 +297,7 @@ class GPT2Model(GPT2PreTrainedModel):
         return outputs if (config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
 
     def _embed_positions(self, position_ids: Tensor | None, cache: Any, cache_position: Tensor) -> Tensor:
-        num_new, limit = len(cache_position), self.config.n_positions
+        num_new, limit = cache_position.shape[0], self.config.n_positions
         # A preallocated cache has its full length from the start: of that it is no sign how many tokens it holds.
         total = num_new if cache is None or cache.preallocated else cache.key_length(num_new)
         if position_ids is None:
@@ -305,8 +320,8 @@ class GPT2Model(GPT2PreTrainedModel):
         for layer, layer_head_mask in zip(self.h, head_masks, strict=True):
             if need_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
-            hidden_states, weights, cross_weights = layer(
-                hidden_states, head_mask=layer_head_mask, need_weights=need_weights, **inputs
+            hidden_states, weights, cross_weights = checkpointed(
+                self, layer, hidden_states, head_mask=layer_head_mask, need_weights=need_weights, **inputs
             )
             attentions.append(weights)
             cross_attentions.append(cross_weights)

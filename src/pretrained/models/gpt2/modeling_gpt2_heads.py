@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ...pt import losses
+from ...pt import losses, tasks
 from ...pt.layers import activation, keep_places, unknown_name
 from ...pt.outputs import CausalLMOutputWithCrossAttentions, GPT2DoubleHeadsModelOutput, ModelOutput
 from .configuration_gpt2 import GPT2Config
@@ -66,6 +66,8 @@ class _GPT2WithTokenHead(GPT2PreTrainedModel):
 
 class GPT2LMHeadModel(_GPT2WithTokenHead):
     """GPT-2 with next-token logits."""
+
+    loss_type = "ForCausalLM"
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
@@ -167,6 +169,11 @@ class GPT2DoubleHeadsModel(_GPT2WithTokenHead):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.multiple_choice_head = GPT2SequenceSummary(config)
         self.post_init()
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch that the forward pass takes: `input_ids` of shape `(3, 2, 5)`."""
+        return tasks.with_choices(super().dummy_inputs)
 
     def forward(
         self,

@@ -14,12 +14,13 @@ from ...errors import ConfigError
 from ...pt import masks, tasks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.blocks import GatedMLP
-from ...pt.heads import check_groups, prune_grouped_linears
+from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.kv_cache import as_cache, like_given, next_positions
 from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPast
 from ...pt.rope import RotaryEmbedding, rotate
+from ...pt.step_inputs import step_inputs
 from ...pt.training import checkpointed, may_cache
 from .._rope import rope_parameters
 from .configuration_llama import LlamaConfig
@@ -143,11 +144,9 @@ class LlamaModel(LlamaPreTrainedModel):
         self.embed_tokens = cast(nn.Embedding, value)
 
     def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
-        parts = {layer: cast(LlamaDecoderLayer, self.layers[layer]).self_attn for layer in heads_to_prune}
-        for layer, heads in heads_to_prune.items():  # all are looked at before any is changed
-            check_groups(heads, parts[layer].pruned_heads, parts[layer].group_size)
-        for layer, heads in heads_to_prune.items():
-            parts[layer].prune_heads(heads)
+        prune_groups(
+            {layer: cast(LlamaDecoderLayer, self.layers[layer]).self_attn for layer in heads_to_prune}, heads_to_prune
+        )
 
     def forward(
         self,
@@ -220,6 +219,7 @@ class LlamaModel(LlamaPreTrainedModel):
 class LlamaForCausalLM(LlamaPreTrainedModel):
     """Llama with next-token logits."""
 
+    loss_type = "ForCausalLM"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -273,6 +273,10 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
         )
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
         return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
+        return step_inputs(input_ids, **kwargs)
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel):

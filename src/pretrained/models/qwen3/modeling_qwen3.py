@@ -5,6 +5,7 @@ Modules and parameters have the names of the checkpoints. Shapes are written wit
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -13,11 +14,13 @@ from ...errors import ConfigError
 from ...pt import masks, tasks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.blocks import GatedMLP
+from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.kv_cache import as_cache, like_given, next_positions
 from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPast
 from ...pt.rope import RotaryEmbedding, rotate
+from ...pt.step_inputs import step_inputs
 from ...pt.training import checkpointed, may_cache
 from .._rope import rope_parameters
 from .._windows import layer_windows
@@ -42,6 +45,9 @@ class Qwen3Attention(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = config.head_dim
+        self.num_heads = heads
+        self.group_size = heads // groups
+        self.pruned_heads: set[int] = set()
         self.q_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, groups * self.head_dim, bias=config.attention_bias)
@@ -77,6 +83,11 @@ class Qwen3Attention(nn.Module):
             need_weights=need_weights,
         )
         return self.o_proj(merge_heads(out)), weights
+
+    def prune_heads(self, heads: Collection[int]) -> None:
+        """Takes heads of queries out, and the head of keys and values that they share."""
+        shared = (self.k_proj, self.v_proj)
+        prune_grouped_linears(self, heads, self.q_proj, shared, self.o_proj, group_size=self.group_size)
 
 
 class Qwen3DecoderLayer(nn.Module):
@@ -135,6 +146,11 @@ class Qwen3Model(Qwen3PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embeddings."""
         self.embed_tokens = cast(nn.Embedding, value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        prune_groups(
+            {layer: cast(Qwen3DecoderLayer, self.layers[layer]).self_attn for layer in heads_to_prune}, heads_to_prune
+        )
 
     def forward(
         self,
@@ -211,6 +227,7 @@ class Qwen3Model(Qwen3PreTrainedModel):
 class Qwen3ForCausalLM(Qwen3PreTrainedModel):
     """Qwen3 with next-token logits."""
 
+    loss_type = "ForCausalLM"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config: Qwen3Config) -> None:
@@ -264,3 +281,7 @@ class Qwen3ForCausalLM(Qwen3PreTrainedModel):
         )
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
         return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
+        return step_inputs(input_ids, **kwargs)

@@ -97,6 +97,8 @@ class RobertaForMaskedLM(_RobertaWithTokenHead):
 class RobertaForCausalLM(_RobertaWithTokenHead):
     """RoBERTa as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
+    loss_type = "ForCausalLM"
+
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__(config)
         if not config.is_decoder:

@@ -6,8 +6,10 @@ parameters have the names of the checkpoints. Shapes are written with the axes b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...pt.outputs import BaseModelOutput, Seq2SeqModelOutput
@@ -31,6 +33,12 @@ class T5EncoderDecoder(T5PreTrainedModel):
         self.encoder = T5Stack(config, self.shared)
         self.decoder = T5Stack(config, self.shared, is_decoder=True)
 
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch that the forward pass takes: ids for the encoder and the decoder, each `(3, 5)`."""
+        ids = super().dummy_inputs["input_ids"]
+        return {"input_ids": ids, "decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
+
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings, which both stacks use."""
         return self.shared
@@ -40,6 +48,10 @@ class T5EncoderDecoder(T5PreTrainedModel):
         self.shared = value
         self.encoder.set_input_embeddings(value)
         self.decoder.set_input_embeddings(value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        self.encoder._prune_heads(heads_to_prune)
+        self.decoder._prune_heads(heads_to_prune)
 
     def get_encoder(self) -> T5Stack:
         """The encoder."""
@@ -180,6 +192,9 @@ class T5EncoderModel(T5PreTrainedModel):
         """Replaces the word embeddings."""
         self.shared = value
         self.encoder.set_input_embeddings(value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        self.encoder._prune_heads(heads_to_prune)
 
     def get_encoder(self) -> T5Stack:
         """The encoder."""

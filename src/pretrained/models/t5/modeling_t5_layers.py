@@ -8,6 +8,7 @@ parameters have the names of the checkpoints. Shapes are written with the axes b
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...pt import masks
 from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.heads import prune_linears
 from ...pt.kv_cache import EncoderDecoderKVCache
 from ...pt.layers import activation
 from .configuration_t5 import T5Config
@@ -187,6 +189,10 @@ class T5Attention(nn.Module):
         )
         return self.o(merge_heads(out)), weights, mask
 
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Takes heads out; they keep the numbers they had at first. The bias of distances stays that of all."""
+        prune_linears(self, heads, (self.q, self.k, self.v), self.o)
+
     def position_bias(self, num_keys: int, positions: Tensor) -> Tensor:
         """What is added to the scores, `(1, heads, queries, keys)`, for queries at `positions` `(queries,)`."""
         distance = torch.arange(num_keys, device=positions.device) - positions[:, None]
@@ -272,6 +278,10 @@ class T5Block(nn.Module):
         if is_decoder:
             self.layer.append(T5LayerCrossAttention(config, layer_idx))
         self.layer.append(T5LayerFF(config))
+
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Takes heads out of the attention to the sequence itself; attention to the encoder keeps its own."""
+        cast(T5LayerSelfAttention, self.layer[0]).SelfAttention.prune_heads(heads)
 
     def forward(
         self,

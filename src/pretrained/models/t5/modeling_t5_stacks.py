@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from ...pt import masks
 from ...pt.kv_cache import as_cache, like_given, next_positions
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPastAndCrossAttentions
+from ...pt.training import checkpointed, may_cache
 from .configuration_t5 import T5Config
 from .modeling_t5_layers import T5Attention, T5Block, T5LayerNorm
 
@@ -31,12 +32,6 @@ class T5PreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules = ["wo"]
     # The first release had a bias here too, which nothing used.
     _keys_to_ignore_on_load_unexpected = [r"EncDecAttention\.relative_attention_bias\.weight$"]
-
-    @property
-    def dummy_inputs(self) -> dict[str, Tensor]:
-        """A batch that the forward pass takes: ids for the encoder and the decoder, each `(3, 5)`."""
-        ids = super().dummy_inputs["input_ids"]
-        return {"input_ids": ids, "decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
 
     def _init_weights(self, module: nn.Module) -> None:
         """Scores are not scaled, so queries start smaller by the root of a head's size; Mesh TensorFlow has it so."""
@@ -74,6 +69,8 @@ class T5Stack(T5PreTrainedModel):
         is_decoder: which of both to be.
     """
 
+    gradient_checkpointing = False
+
     def __init__(self, config: T5Config, embed_tokens: nn.Module, is_decoder: bool = False) -> None:
         super().__init__(config)
         self.is_decoder = is_decoder
@@ -91,6 +88,15 @@ class T5Stack(T5PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the word embeddings."""
         self.embed_tokens = value
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Refuses: a model and its stacks have one config, which could not say that one stack lacks the heads."""
+        raise NotImplementedError("a T5Stack is pruned with its model: call prune_heads of that")
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        for layer, heads in heads_to_prune.items():
+            if layer < len(self.block):  # a decoder may have fewer blocks
+                cast(T5Block, self.block[layer]).prune_heads(heads)
 
     def forward(
         self,
@@ -131,6 +137,7 @@ class T5Stack(T5PreTrainedModel):
             raise ValueError(f"give either {prefix}input_ids or {prefix}inputs_embeds")
         config = self.config
         use_cache = self.is_decoder and (config.use_cache if use_cache is None else use_cache)
+        use_cache = may_cache(self, self, use_cache)
         cache = None
         if self.is_decoder and (use_cache or past_key_values is not None):
             cache = as_cache(past_key_values, crossed=encoder_hidden_states is not None)
@@ -173,7 +180,9 @@ class T5Stack(T5PreTrainedModel):
         for layer, head_mask, cross_head_mask in zip(self.block, head_masks, cross_head_masks, strict=True):
             if need_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
-            hidden_states, weights, cross_weights, mask = layer(
+            hidden_states, weights, cross_weights, mask = checkpointed(
+                self,
+                layer,
                 hidden_states,
                 mask=mask,
                 head_mask=head_mask,

@@ -45,6 +45,13 @@ class T5ForSequenceClassification(T5PreTrainedModel):
         self.classification_head = T5ClassificationHead(config)
         self.post_init()
 
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch that the forward pass takes: `input_ids` `(3, 6)`, each row with the end of its text."""
+        end = self.config.eos_token_id
+        last = end if isinstance(end, int) else cast(list[int], end)[0]
+        return {"input_ids": nn.functional.pad(super().dummy_inputs["input_ids"], (0, 1), value=last)}
+
     def forward(
         self,
         input_ids: Tensor | None = None,

@@ -6,6 +6,7 @@ seq is one class token and then the patches, row by row.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -16,9 +17,11 @@ from torch.nn import functional as F
 from ...errors import ConfigError
 from ...pt import masks
 from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.heads import prune_linears
 from ...pt.layers import activation, chunked
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutput, BaseModelOutputWithPooling
+from ...pt.training import checkpointed
 from .configuration_vit import ViTConfig
 
 __all__ = ["ViTLayer", "ViTModel", "ViTPreTrainedModel", "pair_of"]
@@ -177,6 +180,11 @@ class ViTAttention(nn.Module):
         attended, weights = self.attention(hidden_states, **inputs)
         return self.output(attended), weights
 
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Takes heads out; they keep the numbers they had at first."""
+        own = self.attention
+        prune_linears(own, heads, (own.query, own.key, own.value), self.output.dense)
+
 
 class ViTIntermediate(nn.Module):
     """First half of the feed-forward part."""
@@ -217,6 +225,8 @@ class ViTLayer(nn.Module):
 class ViTEncoder(nn.Module):
     """The stack of blocks."""
 
+    gradient_checkpointing = False
+
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(ViTLayer(config) for _ in range(config.num_hidden_layers))
@@ -232,7 +242,9 @@ class ViTEncoder(nn.Module):
         states, attentions = [hidden_states], []
         head_masks = masks.split_head_mask(head_mask, len(self.layer))
         for layer, layer_head_mask in zip(self.layer, head_masks, strict=True):
-            hidden_states, weights = layer(hidden_states, head_mask=layer_head_mask, need_weights=output_attentions)
+            hidden_states, weights = checkpointed(
+                self, layer, hidden_states, head_mask=layer_head_mask, need_weights=output_attentions
+            )
             if output_hidden_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
             attentions.append(weights)
@@ -288,6 +300,17 @@ class ViTPreTrainedModel(PreTrainedModel):
         """A batch that the forward pass takes: two black images of the model's size."""
         return {"pixel_values": torch.zeros(2, self.config.num_channels, *pair_of(self.config, "image_size"))}
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Refuses: an image has no tokens."""
+        raise NotImplementedError(f"{type(self).__name__} reads images: it has no token embeddings to resize")
+
+    def get_position_embeddings(self) -> Any:
+        """Refuses: places in an image are a grid, which is resampled when an image of another size comes."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has one position for each patch of image_size, no table that could be cut: pass "
+            "interpolate_pos_encoding=True with images of another size"
+        )
+
 
 class ViTModel(ViTPreTrainedModel):
     """The blocks with their embeddings, a last norm and, unless it is left out, the pooler.
@@ -310,6 +333,10 @@ class ViTModel(ViTPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the projection of patches."""
         self.embeddings.patch_embeddings = cast(ViTPatchEmbeddings, value)
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        for layer, heads in heads_to_prune.items():
+            cast(ViTLayer, self.encoder.layer[layer]).attention.prune_heads(heads)
 
     def forward(
         self,

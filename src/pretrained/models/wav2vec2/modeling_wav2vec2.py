@@ -6,6 +6,7 @@ Modules and parameters have the names of the checkpoints. Shapes are written wit
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -15,9 +16,11 @@ from torch.nn.utils import parametrize
 from ...errors import ConfigError
 from ...pt import masks
 from ...pt.attention import attend, merge_heads, split_heads
+from ...pt.heads import prune_linears
 from ...pt.layers import activation, init_normal
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutput, Wav2Vec2BaseModelOutput
+from ...pt.training import checkpointed, require_output_gradients
 from .configuration_wav2vec2 import Wav2Vec2Config
 from .modeling_wav2vec2_adapters import Wav2Vec2Adapter, Wav2Vec2AttnAdapterLayer
 from .modeling_wav2vec2_features import (
@@ -65,6 +68,10 @@ class Wav2Vec2Attention(nn.Module):
             need_weights=need_weights,
         )
         return self.out_proj(merge_heads(out)), weights
+
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Takes heads out; they keep the numbers they had at first."""
+        prune_linears(self, heads, (self.q_proj, self.k_proj, self.v_proj), self.out_proj)
 
 
 class Wav2Vec2FeedForward(nn.Module):
@@ -116,6 +123,8 @@ class Wav2Vec2EncoderLayer(nn.Module):
 class Wav2Vec2Encoder(nn.Module):
     """Positions and the stack of blocks."""
 
+    gradient_checkpointing = False
+
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
         self.config = config
@@ -146,7 +155,9 @@ class Wav2Vec2Encoder(nn.Module):
         for layer in self.layers:
             weights = None
             if not is_dropped(self.config.layerdrop, self.training):
-                hidden_states, weights = layer(hidden_states, mask=mask, need_weights=output_attentions)
+                hidden_states, weights = checkpointed(
+                    self, layer, hidden_states, mask=mask, need_weights=output_attentions
+                )
             if output_hidden_states:  # kept only where somebody asked: they are most of a forward pass's memory
                 states.append(hidden_states)
             attentions.append(weights)
@@ -197,6 +208,23 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
         num_frames = config.mask_time_length + sum((kernel - 1) * dilation for kernel, dilation in tdnn) + 2
         return {"input_values": torch.zeros(2, window_of(config, num_frames))}
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Refuses: sounds are no tokens."""
+        raise NotImplementedError(
+            f"{type(self).__name__} reads sound: it has no token embeddings. For a head with other tokens set "
+            "config.vocab_size and load with ignore_mismatched_sizes=True"
+        )
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Refuses, as `get_input_embeddings` does."""
+        self.get_input_embeddings()
+
+    def enable_input_require_grads(self) -> None:
+        """Makes what the first block is given require a gradient, for adapters that train on frozen weights."""
+        self.disable_input_require_grads()
+        projection = cast(Wav2Vec2Model, self.base_model).feature_projection.projection
+        self._require_grads_hook = require_output_gradients(projection)
+
     def freeze_feature_encoder(self) -> None:
         """Takes the convolutions over the waveform out of training."""
         cast(Wav2Vec2Model, self.base_model).feature_extractor.requires_grad_(False)
@@ -239,6 +267,10 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         self.encoder = Wav2Vec2Encoder(config)
         self.adapter = Wav2Vec2Adapter(config) if config.add_adapter else None
         self.post_init()
+
+    def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        for layer, heads in heads_to_prune.items():
+            cast(Wav2Vec2EncoderLayer, self.encoder.layers[layer]).attention.prune_heads(heads)
 
     def _mask_hidden_states(
         self, hidden_states: Tensor, mask_time_indices: Tensor | None = None, attention_mask: Tensor | None = None

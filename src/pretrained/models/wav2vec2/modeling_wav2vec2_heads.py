@@ -120,7 +120,8 @@ class Wav2Vec2ForCTC(Wav2Vec2PreTrainedModel):
             (result[0] if isinstance(result, tuple) else result).load_adapter(target_lang, **given)
         return result
 
-    def load_adapter(self, target_lang: str, force_load: bool = True, **kwargs: Any) -> None:
+    # An adapter of a language is not one of peft; upstream has this name for both.
+    def load_adapter(self, target_lang: str, force_load: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
         """Gives the language layers and the head the weights of another language.
 
         Args:

@@ -1,0 +1,1 @@
+"""What a caller or a checkpoint says of quantized weights; without a framework."""
