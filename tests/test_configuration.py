@@ -752,3 +752,11 @@ def test_update_sets_many() -> None:
     config = Fields()
     config.update({"hidden_size": 3, "new": 4})
     assert (config.hidden_size, config.new) == (3, 4)
+
+
+def test_an_integer_beyond_64_bits_is_no_number_of_a_model() -> None:
+    with pytest.raises(
+        ConfigError, match=r"'initializer_range' is 1000.*: no number of a model is that large"
+    ) as caught:
+        BertConfig.from_dict({"model_type": "bert", "initializer_range": 10**300})
+    assert "no number of a model is that large" in str(caught.value) and caught.value.key == "initializer_range"

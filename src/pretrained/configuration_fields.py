@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 MAX_SIZE = 2**31 - 1  # no dimension, count or id of a real model is larger
+_MAX_INT = 2**63 - 1  # nor any number at all; frameworks convert integers to 64 bits
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
@@ -109,6 +110,8 @@ def check_value(key: str, value: Any, field: Field, *, positive: bool = False) -
 def _check_number(key: str, value: float, positive: bool, is_count: bool) -> None:
     if positive and value <= 0:
         raise ConfigError(f"config key {key!r} must be positive, found {value!r:.80}", key=key)
+    if isinstance(value, int) and abs(value) > _MAX_INT:
+        raise ConfigError(f"config key {key!r} is {value!r:.80}: no number of a model is that large", key=key)
     if is_count and abs(value) > MAX_SIZE:
         raise ConfigError(f"config key {key!r} is {value!r:.80}: larger than any real model's ({MAX_SIZE})", key=key)
 

@@ -341,6 +341,11 @@ def test_every_class_is_public() -> None:
     assert find_class("vit", "ViTModel") is ViTModel
 
 
+def test_an_initializer_range_of_nothing_gives_zeros() -> None:
+    model = ViTModel(tiny_vit(initializer_range=0.0))
+    assert not model.embeddings.position_embeddings.any() and not model.pooler.dense.weight.any()
+
+
 def test_what_an_image_has_not() -> None:
     model = make(ViTForImageClassification)
     with pytest.raises(NotImplementedError, match="ViTForImageClassification reads images: it has no token embeddings"):

@@ -7,6 +7,7 @@ seq is one class token and then the patches, row by row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -280,16 +281,17 @@ class ViTPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
+        draw = partial(nn.init.trunc_normal_, std=std) if std else nn.init.zeros_  # torch divides by the former's std
         if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.trunc_normal_(module.weight, std=std)
+            draw(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, ViTEmbeddings):
-            nn.init.trunc_normal_(module.cls_token, std=std)
-            nn.init.trunc_normal_(module.position_embeddings, std=std)
+            draw(module.cls_token)
+            draw(module.position_embeddings)
             if module.mask_token is not None:
                 nn.init.zeros_(module.mask_token)
 
