@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
+from ..errors import unknown_name
 
 __all__ = [
     "ACTIVATIONS",
@@ -24,14 +23,6 @@ __all__ = [
     "keep_places",
     "unknown_name",
 ]
-
-
-def unknown_name(key: str, value: object, known: Iterable[str]) -> ConfigError:
-    """The error for a config field `key` whose `value` is none of the `known` names; it suggests the nearest."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"{key}={value!r} is not known.{hint} Known: {', '.join(names)}.", key=key, value=value)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
