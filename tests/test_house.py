@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "quantization",
         }
     ),
-    frozenset({"loading", "loading_config", "saving", "backend", "adapters", "rotary"}),
+    frozenset({"loading", "loading_config", "saving", "backend", "adapters", "output", "rotary"}),
     frozenset({"pt", "tf", "flax"}),
     frozenset({"models"}),
     frozenset({"auto"}),
