@@ -27,7 +27,20 @@ FLOORS: tuple[frozenset[str], ...] = (
             "quantization",
         }
     ),
-    frozenset({"loading", "loading_config", "saving", "backend", "adapters", "output", "rotary"}),
+    frozenset(
+        {
+            "loading",
+            "loading_config",
+            "saving",
+            "backend",
+            "adapters",
+            "head_config",
+            "output",
+            "pruning",
+            "rotary",
+            "sizes",
+        }
+    ),
     frozenset({"pt", "tf", "flax"}),
     frozenset({"models"}),
     frozenset({"auto"}),
@@ -45,7 +58,7 @@ STRANGERS = frozenset(
 
 MAX_FILE, MAX_FUNCTION, MAX_METHODS = 400, 60, 20
 MAX_FACADE_METHODS, MAX_FACADE_BODY = 45, 12
-FACADES = frozenset({"PreTrainedModel", "PretrainedConfig"})
+FACADES = frozenset({"PreTrainedModel", "PretrainedConfig", "FlaxPreTrainedModel"})
 
 FRAMEWORKS = frozenset({"torch", "jax", "jaxlib", "flax", "tensorflow", "keras", "transformers"})
 CODE_RUNNERS = frozenset(

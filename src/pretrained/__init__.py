@@ -43,9 +43,33 @@ _AUTO = (
     "AutoModelForAudioFrameClassification", "AutoModelForAudioXVector",
     "AutoModelForSeq2SeqLM",
 )  # fmt: skip
+_FLAX = {
+    "FlaxPreTrainedModel": "flax.modeling",
+}
+_FLAX_AUTO = (
+    "FlaxAutoModel",
+    "FlaxAutoModelForPreTraining",
+    "FlaxAutoModelForCausalLM",
+    "FlaxAutoModelForSeq2SeqLM",
+    "FlaxAutoModelForMaskedLM",
+    "FlaxAutoModelForNextSentencePrediction",
+    "FlaxAutoModelForSequenceClassification",
+    "FlaxAutoModelForTokenClassification",
+    "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForCTC",
+)
 
 
-_FIXED = {**_CORE, **dict.fromkeys(_ERRORS, "errors"), **_TORCH, **dict.fromkeys(_AUTO, "auto.classes")}
+_FIXED = {
+    **_CORE,
+    **dict.fromkeys(_ERRORS, "errors"),
+    **_TORCH,
+    **dict.fromkeys(_AUTO, "auto.classes"),
+    **_FLAX,
+    **dict.fromkeys(_FLAX_AUTO, "auto.flax_classes"),
+}
 
 
 def _where() -> dict[str, str]:

@@ -19,7 +19,24 @@ from .auto.classes import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
-from .configuration import PreTrainedConfig, PretrainedConfig
+from .auto.flax_classes import (
+    FlaxAutoModel,
+    FlaxAutoModelForCausalLM,
+    FlaxAutoModelForCTC,
+    FlaxAutoModelForImageClassification,
+    FlaxAutoModelForMaskedLM,
+    FlaxAutoModelForMultipleChoice,
+    FlaxAutoModelForNextSentencePrediction,
+    FlaxAutoModelForPreTraining,
+    FlaxAutoModelForQuestionAnswering,
+    FlaxAutoModelForSeq2SeqLM,
+    FlaxAutoModelForSequenceClassification,
+    FlaxAutoModelForTokenClassification,
+)
+from .configuration import (
+    PreTrainedConfig,
+    PretrainedConfig,
+)
 from .errors import (
     CheckpointBusyError,
     CheckpointChangedError,
@@ -40,9 +57,20 @@ from .errors import (
     UntrustedPathError,
     WeightsFormatError,
 )
-from .generation.config import GenerationConfig
-from .models.bert.configuration_bert import BertConfig
-from .models.bert.modeling_bert import BertLayer, BertModel, BertPreTrainedModel
+from .flax.modeling import (
+    FlaxPreTrainedModel,
+)
+from .generation.config import (
+    GenerationConfig,
+)
+from .models.bert.configuration_bert import (
+    BertConfig,
+)
+from .models.bert.modeling_bert import (
+    BertLayer,
+    BertModel,
+    BertPreTrainedModel,
+)
 from .models.bert.modeling_bert_heads import (
     BertForMaskedLM,
     BertForNextSentencePrediction,
@@ -55,8 +83,27 @@ from .models.bert.modeling_bert_tasks import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
-from .models.distilbert.configuration_distilbert import DistilBertConfig
-from .models.distilbert.modeling_distilbert import DistilBertModel, DistilBertPreTrainedModel
+from .models.bert.modeling_flax_bert import (
+    FlaxBertModel,
+    FlaxBertPreTrainedModel,
+)
+from .models.bert.modeling_flax_bert_heads import (
+    FlaxBertForCausalLM,
+    FlaxBertForMaskedLM,
+    FlaxBertForMultipleChoice,
+    FlaxBertForNextSentencePrediction,
+    FlaxBertForPreTraining,
+    FlaxBertForQuestionAnswering,
+    FlaxBertForSequenceClassification,
+    FlaxBertForTokenClassification,
+)
+from .models.distilbert.configuration_distilbert import (
+    DistilBertConfig,
+)
+from .models.distilbert.modeling_distilbert import (
+    DistilBertModel,
+    DistilBertPreTrainedModel,
+)
 from .models.distilbert.modeling_distilbert_heads import (
     DistilBertForMaskedLM,
     DistilBertForMultipleChoice,
@@ -64,38 +111,69 @@ from .models.distilbert.modeling_distilbert_heads import (
     DistilBertForSequenceClassification,
     DistilBertForTokenClassification,
 )
-from .models.gpt2.configuration_gpt2 import GPT2Config
-from .models.gpt2.modeling_gpt2 import GPT2Model, GPT2PreTrainedModel
-from .models.gpt2.modeling_gpt2_heads import GPT2DoubleHeadsModel, GPT2LMHeadModel
+from .models.gpt2.configuration_gpt2 import (
+    GPT2Config,
+)
+from .models.gpt2.modeling_gpt2 import (
+    GPT2Model,
+    GPT2PreTrainedModel,
+)
+from .models.gpt2.modeling_gpt2_heads import (
+    GPT2DoubleHeadsModel,
+    GPT2LMHeadModel,
+)
 from .models.gpt2.modeling_gpt2_tasks import (
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
     GPT2ForTokenClassification,
 )
-from .models.llama.configuration_llama import LlamaConfig
+from .models.llama.configuration_llama import (
+    LlamaConfig,
+)
 from .models.llama.modeling_llama import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaModel,
     LlamaPreTrainedModel,
 )
-from .models.qwen2.configuration_qwen2 import Qwen2Config
-from .models.qwen2.modeling_qwen2 import Qwen2ForCausalLM, Qwen2Model, Qwen2PreTrainedModel
+from .models.qwen2.configuration_qwen2 import (
+    Qwen2Config,
+)
+from .models.qwen2.modeling_qwen2 import (
+    Qwen2ForCausalLM,
+    Qwen2Model,
+    Qwen2PreTrainedModel,
+)
 from .models.qwen2.modeling_qwen2_tasks import (
     Qwen2ForQuestionAnswering,
     Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
 )
-from .models.qwen3.configuration_qwen3 import Qwen3Config
-from .models.qwen3.modeling_qwen3 import Qwen3ForCausalLM, Qwen3Model, Qwen3PreTrainedModel
+from .models.qwen3.configuration_qwen3 import (
+    Qwen3Config,
+)
+from .models.qwen3.modeling_qwen3 import (
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    Qwen3PreTrainedModel,
+)
 from .models.qwen3.modeling_qwen3_tasks import (
     Qwen3ForQuestionAnswering,
     Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification,
 )
-from .models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
-from .models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
-from .models.roberta.modeling_roberta_heads import RobertaForCausalLM, RobertaForMaskedLM
+from .models.roberta.configuration_roberta import (
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+from .models.roberta.modeling_roberta import (
+    RobertaModel,
+    RobertaPreTrainedModel,
+)
+from .models.roberta.modeling_roberta_heads import (
+    RobertaForCausalLM,
+    RobertaForMaskedLM,
+)
 from .models.roberta.modeling_roberta_tasks import (
     RobertaForMultipleChoice,
     RobertaForQuestionAnswering,
@@ -111,30 +189,78 @@ from .models.roberta.modeling_xlm_roberta import (
     XLMRobertaForTokenClassification,
     XLMRobertaModel,
 )
-from .models.t5.configuration_t5 import T5Config
-from .models.t5.modeling_t5 import T5EncoderModel, T5Model, T5PreTrainedModel
-from .models.t5.modeling_t5_heads import T5ForConditionalGeneration
-from .models.t5.modeling_t5_tasks import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
-from .models.vit.configuration_vit import ViTConfig
-from .models.vit.modeling_vit import ViTModel, ViTPreTrainedModel
-from .models.vit.modeling_vit_heads import ViTForImageClassification, ViTForMaskedImageModeling
-from .models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
-from .models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
+from .models.t5.configuration_t5 import (
+    T5Config,
+)
+from .models.t5.modeling_t5 import (
+    T5EncoderModel,
+    T5Model,
+    T5PreTrainedModel,
+)
+from .models.t5.modeling_t5_heads import (
+    T5ForConditionalGeneration,
+)
+from .models.t5.modeling_t5_tasks import (
+    T5ForQuestionAnswering,
+    T5ForSequenceClassification,
+    T5ForTokenClassification,
+)
+from .models.vit.configuration_vit import (
+    ViTConfig,
+)
+from .models.vit.modeling_vit import (
+    ViTModel,
+    ViTPreTrainedModel,
+)
+from .models.vit.modeling_vit_heads import (
+    ViTForImageClassification,
+    ViTForMaskedImageModeling,
+)
+from .models.wav2vec2.configuration_wav2vec2 import (
+    Wav2Vec2Config,
+)
+from .models.wav2vec2.modeling_wav2vec2 import (
+    Wav2Vec2Model,
+    Wav2Vec2PreTrainedModel,
+)
 from .models.wav2vec2.modeling_wav2vec2_heads import (
     Wav2Vec2ForAudioFrameClassification,
     Wav2Vec2ForCTC,
     Wav2Vec2ForSequenceClassification,
     Wav2Vec2ForXVector,
 )
-from .models.wav2vec2.modeling_wav2vec2_pretraining import Wav2Vec2ForPreTraining
-from .pt.any_module import load_into, save
-from .pt.heads import find_pruneable_heads_and_indices, prune_conv1d_layer, prune_linear_layer
-from .pt.modeling import PreTrainedModel
-from .pt.module_utils import ModuleUtilsMixin
-from .pt.outputs import ModelOutput
-from .pt.trainer import TrainerMixin
-from .quantization.configs import BitsAndBytesConfig, TorchAoConfig
-from .report import LoadReport, SaveReport
+from .models.wav2vec2.modeling_wav2vec2_pretraining import (
+    Wav2Vec2ForPreTraining,
+)
+from .pt.any_module import (
+    load_into,
+    save,
+)
+from .pt.heads import (
+    find_pruneable_heads_and_indices,
+    prune_conv1d_layer,
+    prune_linear_layer,
+)
+from .pt.modeling import (
+    PreTrainedModel,
+)
+from .pt.module_utils import (
+    ModuleUtilsMixin,
+)
+from .pt.outputs import (
+    ModelOutput,
+)
+from .pt.trainer import (
+    TrainerMixin,
+)
+from .quantization.configs import (
+    BitsAndBytesConfig,
+    TorchAoConfig,
+)
+from .report import (
+    LoadReport,
+    SaveReport,
+)
 
 __all__ = [
     "AutoConfig",
@@ -178,6 +304,29 @@ __all__ = [
     "DistilBertForTokenClassification",
     "DistilBertModel",
     "DistilBertPreTrainedModel",
+    "FlaxAutoModel",
+    "FlaxAutoModelForCTC",
+    "FlaxAutoModelForCausalLM",
+    "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedLM",
+    "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForNextSentencePrediction",
+    "FlaxAutoModelForPreTraining",
+    "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForSeq2SeqLM",
+    "FlaxAutoModelForSequenceClassification",
+    "FlaxAutoModelForTokenClassification",
+    "FlaxBertForCausalLM",
+    "FlaxBertForMaskedLM",
+    "FlaxBertForMultipleChoice",
+    "FlaxBertForNextSentencePrediction",
+    "FlaxBertForPreTraining",
+    "FlaxBertForQuestionAnswering",
+    "FlaxBertForSequenceClassification",
+    "FlaxBertForTokenClassification",
+    "FlaxBertModel",
+    "FlaxBertPreTrainedModel",
+    "FlaxPreTrainedModel",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",

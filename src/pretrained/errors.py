@@ -209,3 +209,10 @@ def unknown_name(key: str, value: object, known: Iterable[str]) -> ConfigError:
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ConfigError(f"{key}={value!r} is not known.{hint} Known: {', '.join(names)}.", key=key, value=value)
+
+
+def unknown_argument(owner: str, name: str, known: Iterable[str]) -> OptionError:
+    """The error for a keyword that `owner` does not take; it suggests the nearest of those it takes."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return OptionError(f"{owner} takes no {name!r:.80}{hint}", key=name)
