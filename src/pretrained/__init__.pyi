@@ -79,6 +79,13 @@ from .models.llama.modeling_llama import (
     LlamaModel,
     LlamaPreTrainedModel,
 )
+from .models.mistral.configuration_mistral import MistralConfig
+from .models.mistral.modeling_mistral import MistralForCausalLM, MistralModel, MistralPreTrainedModel
+from .models.mistral.modeling_mistral_tasks import (
+    MistralForQuestionAnswering,
+    MistralForSequenceClassification,
+    MistralForTokenClassification,
+)
 from .models.qwen2.configuration_qwen2 import Qwen2Config
 from .models.qwen2.modeling_qwen2 import Qwen2ForCausalLM, Qwen2Model, Qwen2PreTrainedModel
 from .models.qwen2.modeling_qwen2_tasks import (
@@ -198,6 +205,13 @@ __all__ = [
     "LoadReport",
     "MismatchError",
     "MissingFrameworkError",
+    "MistralConfig",
+    "MistralForCausalLM",
+    "MistralForQuestionAnswering",
+    "MistralForSequenceClassification",
+    "MistralForTokenClassification",
+    "MistralModel",
+    "MistralPreTrainedModel",
     "ModelOutput",
     "ModuleUtilsMixin",
     "OptionError",

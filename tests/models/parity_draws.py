@@ -85,6 +85,10 @@ def llama(rng: random.Random) -> dict[str, Any]:
     return grouped(rng) | {"attention_bias": rng.random() < 0.5, "mlp_bias": rng.random() < 0.5}
 
 
+def mistral(rng: random.Random) -> dict[str, Any]:
+    return grouped(rng) | {"sliding_window": rng.choice([None, 1, 7, 40])}
+
+
 def qwen(rng: random.Random) -> dict[str, Any]:
     windows = rng.random() < 0.5
     return grouped(rng) | {"use_sliding_window": windows, "sliding_window": 7, "max_window_layers": rng.randint(0, 2)}
@@ -179,6 +183,7 @@ DRAWS = {
     "distilbert": distilbert,
     "gpt2": gpt2,
     "llama": llama,
+    "mistral": mistral,
     "qwen2": qwen,
     "qwen3": qwen,
     "roberta": roberta,

@@ -16,6 +16,7 @@ from pretrained.models.bert.configuration_bert import BertConfig
 from pretrained.models.distilbert.configuration_distilbert import DistilBertConfig
 from pretrained.models.gpt2.configuration_gpt2 import GPT2Config
 from pretrained.models.llama.configuration_llama import LlamaConfig
+from pretrained.models.mistral.configuration_mistral import MistralConfig
 from pretrained.models.qwen2.configuration_qwen2 import Qwen2Config
 from pretrained.models.qwen3.configuration_qwen3 import Qwen3Config
 from pretrained.models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
@@ -74,7 +75,7 @@ def tiny_distilbert(**changes: Any) -> DistilBertConfig:
     return DistilBertConfig(**settings | changes)
 
 
-QWEN = {
+DECODER = {
     "vocab_size": 61,
     "hidden_size": 24,
     "intermediate_size": 30,
@@ -90,11 +91,15 @@ QWEN = {
 
 
 def tiny_qwen2(**changes: Any) -> Qwen2Config:
-    return Qwen2Config(**QWEN | changes)
+    return Qwen2Config(**DECODER | changes)
 
 
 def tiny_qwen3(**changes: Any) -> Qwen3Config:
-    return Qwen3Config(**QWEN | changes)
+    return Qwen3Config(**DECODER | changes)
+
+
+def tiny_mistral(**changes: Any) -> MistralConfig:
+    return MistralConfig(**DECODER | {"sliding_window": 4} | changes)
 
 
 def tiny_llama(**changes: Any) -> LlamaConfig:
@@ -192,6 +197,7 @@ TINY: dict[str, Callable[..., Any]] = {
     "distilbert": tiny_distilbert,
     "gpt2": tiny_gpt2,
     "llama": tiny_llama,
+    "mistral": tiny_mistral,
     "qwen2": tiny_qwen2,
     "qwen3": tiny_qwen3,
     "roberta": tiny_roberta,

@@ -19,6 +19,7 @@ FOLDERS: Mapping[str, str] = {
     "distilbert": "distilbert",
     "gpt2": "gpt2",
     "llama": "llama",
+    "mistral": "mistral",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "roberta": "roberta",
