@@ -86,6 +86,9 @@ from .models.mistral.modeling_mistral_tasks import (
     MistralForSequenceClassification,
     MistralForTokenClassification,
 )
+from .models.phi3.configuration_phi3 import Phi3Config
+from .models.phi3.modeling_phi3 import Phi3ForCausalLM, Phi3Model, Phi3PreTrainedModel
+from .models.phi3.modeling_phi3_tasks import Phi3ForSequenceClassification, Phi3ForTokenClassification
 from .models.qwen2.configuration_qwen2 import Qwen2Config
 from .models.qwen2.modeling_qwen2 import Qwen2ForCausalLM, Qwen2Model, Qwen2PreTrainedModel
 from .models.qwen2.modeling_qwen2_tasks import (
@@ -215,6 +218,12 @@ __all__ = [
     "ModelOutput",
     "ModuleUtilsMixin",
     "OptionError",
+    "Phi3Config",
+    "Phi3ForCausalLM",
+    "Phi3ForSequenceClassification",
+    "Phi3ForTokenClassification",
+    "Phi3Model",
+    "Phi3PreTrainedModel",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PretrainedConfig",

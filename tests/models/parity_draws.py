@@ -89,6 +89,25 @@ def mistral(rng: random.Random) -> dict[str, Any]:
     return grouped(rng) | {"sliding_window": rng.choice([None, 1, 7, 40])}
 
 
+def phi3(rng: random.Random) -> dict[str, Any]:
+    drawn = grouped(rng)
+    heads = drawn["num_attention_heads"]
+    drawn["hidden_size"], share = 16 * heads * rng.randint(1, 3), rng.choice([0.5, 1.0])
+    turning = int(drawn["hidden_size"] // heads * share)
+    long = {
+        "rope_type": "longrope",
+        "short_factor": [rng.uniform(1, 2) for _ in range(turning // 2)],
+        "long_factor": [rng.uniform(1, 9) for _ in range(turning // 2)],
+    }
+    rope = rng.choice([{"rope_type": "default"}, long])
+    del drawn["head_dim"]
+    return drawn | {
+        "original_max_position_embeddings": rng.choice([16, 32, 64]),
+        "rope_parameters": rope | {"rope_theta": 10000.0, "partial_rotary_factor": share},
+        "sliding_window": rng.choice([None, 7]),
+    }
+
+
 def qwen(rng: random.Random) -> dict[str, Any]:
     windows = rng.random() < 0.5
     return grouped(rng) | {"use_sliding_window": windows, "sliding_window": 7, "max_window_layers": rng.randint(0, 2)}
@@ -183,6 +202,7 @@ DRAWS = {
     "distilbert": distilbert,
     "gpt2": gpt2,
     "llama": llama,
+    "phi3": phi3,
     "mistral": mistral,
     "qwen2": qwen,
     "qwen3": qwen,

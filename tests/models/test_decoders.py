@@ -16,7 +16,7 @@ from pretrained.errors import ConfigError
 from pretrained.pt import masks
 from pretrained.pt.kv_cache import KVCache, StaticKVCache
 
-FAMILIES = ("mistral",)
+FAMILIES = ("mistral", "phi3")
 CASES = [
     (family, case)
     for family in FAMILIES

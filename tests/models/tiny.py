@@ -17,6 +17,7 @@ from pretrained.models.distilbert.configuration_distilbert import DistilBertConf
 from pretrained.models.gpt2.configuration_gpt2 import GPT2Config
 from pretrained.models.llama.configuration_llama import LlamaConfig
 from pretrained.models.mistral.configuration_mistral import MistralConfig
+from pretrained.models.phi3.configuration_phi3 import Phi3Config
 from pretrained.models.qwen2.configuration_qwen2 import Qwen2Config
 from pretrained.models.qwen3.configuration_qwen3 import Qwen3Config
 from pretrained.models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
@@ -100,6 +101,10 @@ def tiny_qwen3(**changes: Any) -> Qwen3Config:
 
 def tiny_mistral(**changes: Any) -> MistralConfig:
     return MistralConfig(**DECODER | {"sliding_window": 4} | changes)
+
+
+def tiny_phi3(**changes: Any) -> Phi3Config:
+    return Phi3Config(**DECODER | {"sliding_window": 4, "partial_rotary_factor": 0.67} | changes)
 
 
 def tiny_llama(**changes: Any) -> LlamaConfig:
@@ -197,6 +202,7 @@ TINY: dict[str, Callable[..., Any]] = {
     "distilbert": tiny_distilbert,
     "gpt2": tiny_gpt2,
     "llama": tiny_llama,
+    "phi3": tiny_phi3,
     "mistral": tiny_mistral,
     "qwen2": tiny_qwen2,
     "qwen3": tiny_qwen3,

@@ -20,6 +20,7 @@ FOLDERS: Mapping[str, str] = {
     "gpt2": "gpt2",
     "llama": "llama",
     "mistral": "mistral",
+    "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "roberta": "roberta",
