@@ -64,6 +64,15 @@ from .models.distilbert.modeling_distilbert_heads import (
     DistilBertForSequenceClassification,
     DistilBertForTokenClassification,
 )
+from .models.gemma.configuration_gemma import GemmaConfig
+from .models.gemma.modeling_gemma import GemmaForCausalLM, GemmaModel, GemmaPreTrainedModel
+from .models.gemma.modeling_gemma_tasks import GemmaForSequenceClassification, GemmaForTokenClassification
+from .models.gemma2.configuration_gemma2 import Gemma2Config
+from .models.gemma2.modeling_gemma2 import Gemma2ForCausalLM, Gemma2Model, Gemma2PreTrainedModel
+from .models.gemma2.modeling_gemma2_tasks import Gemma2ForSequenceClassification, Gemma2ForTokenClassification
+from .models.gemma3.configuration_gemma3 import Gemma3TextConfig
+from .models.gemma3.modeling_gemma3 import Gemma3ForCausalLM, Gemma3PreTrainedModel, Gemma3TextModel
+from .models.gemma3.modeling_gemma3_tasks import Gemma3TextForSequenceClassification
 from .models.gpt2.configuration_gpt2 import GPT2Config
 from .models.gpt2.modeling_gpt2 import GPT2Model, GPT2PreTrainedModel
 from .models.gpt2.modeling_gpt2_heads import GPT2DoubleHeadsModel, GPT2LMHeadModel
@@ -196,6 +205,23 @@ __all__ = [
     "GPT2LMHeadModel",
     "GPT2Model",
     "GPT2PreTrainedModel",
+    "Gemma2Config",
+    "Gemma2ForCausalLM",
+    "Gemma2ForSequenceClassification",
+    "Gemma2ForTokenClassification",
+    "Gemma2Model",
+    "Gemma2PreTrainedModel",
+    "Gemma3ForCausalLM",
+    "Gemma3PreTrainedModel",
+    "Gemma3TextConfig",
+    "Gemma3TextForSequenceClassification",
+    "Gemma3TextModel",
+    "GemmaConfig",
+    "GemmaForCausalLM",
+    "GemmaForSequenceClassification",
+    "GemmaForTokenClassification",
+    "GemmaModel",
+    "GemmaPreTrainedModel",
     "GenerationConfig",
     "HubError",
     "IntegrityError",

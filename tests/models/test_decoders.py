@@ -16,11 +16,13 @@ from pretrained.errors import ConfigError
 from pretrained.pt import masks
 from pretrained.pt.kv_cache import KVCache, StaticKVCache
 
-FAMILIES = ("mistral", "phi3")
+FAMILIES = ("mistral", "phi3", "gemma", "gemma2", "gemma3_text")
+# Where the reference's cases are, if not under the model type.
+FOLDER: dict[str, str] = {"gemma3_text": "gemma3"}
 CASES = [
     (family, case)
     for family in FAMILIES
-    for case in sorted(json.loads((REFERENCE / f"{family}_heads/cases.json").read_text())["cases"])
+    for case in sorted(json.loads((REFERENCE / f"{FOLDER.get(family, family)}_heads/cases.json").read_text())["cases"])
 ]
 EACH = pytest.mark.parametrize("family", FAMILIES)
 BOTH = pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -48,10 +50,6 @@ def text(batch: int = 2, length: int = 9, seed: int = 1) -> Tensor:
 
 def supports(family: str, attention: str) -> bool:
     return attention == "eager" or class_of(family, "AutoModel")._supports_sdpa
-
-
-# Where the reference's cases are, if not under the model type.
-FOLDER: dict[str, str] = {}
 
 
 @BOTH
@@ -208,6 +206,13 @@ IMPOSSIBLE = [
     ],
     ("mistral", {"rope_scaling": {"type": "dynamik", "factor": 2.0}}, "Did you mean 'dynamic'"),
     ("mistral", {"hidden_act": "silo"}, "Did you mean 'silu'"),
+    ("gemma", {"use_bidirectional_attention": True}, "is not supported by Gemma; Gemma 3 has it"),
+    ("gemma2", {"use_bidirectional_attention": True}, "is not supported by Gemma 2; Gemma 3 has it"),
+    ("gemma2", {"layer_types": ["full_attention"]}, "one type for each of num_hidden_layers=3 layers, found 1"),
+    ("gemma2", {"sliding_window": None}, "asks for sliding_attention, which needs a sliding_window"),
+    ("gemma3_text", {"layer_types": ["full"] * 3}, "layer_types holds 'full', which is not known"),
+    ("gemma3_text", {"attn_logit_softcapping": 2.0}, "attn_logit_softcapping=2.0 is not supported: Gemma 3"),
+    ("gemma3_text", {"rope_parameters": {"rope_theta": 3.0}}, "has full_attention and sliding_attention .* rope_theta"),
 ]
 
 
@@ -217,7 +222,7 @@ def test_impossible_configs_are_refused(family: str, changes: dict[str, Any], me
         make(family, "AutoModel", **changes)
 
 
-@EACH
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gemma"])
 def test_a_window_is_positive(family: str) -> None:
     with pytest.raises(ConfigError, match="config key 'sliding_window' must be positive"):
         type(TINY[family]()).from_dict({"sliding_window": 0})

@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 
 from pretrained.models.bert.configuration_bert import BertConfig
 from pretrained.models.distilbert.configuration_distilbert import DistilBertConfig
+from pretrained.models.gemma.configuration_gemma import GemmaConfig
+from pretrained.models.gemma2.configuration_gemma2 import Gemma2Config
+from pretrained.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 from pretrained.models.gpt2.configuration_gpt2 import GPT2Config
 from pretrained.models.llama.configuration_llama import LlamaConfig
 from pretrained.models.mistral.configuration_mistral import MistralConfig
@@ -91,6 +94,9 @@ DECODER = {
 }
 
 
+CAPPED = {"query_pre_attn_scalar": 5, "sliding_window": 4, "final_logit_softcapping": 2.0}
+
+
 def tiny_qwen2(**changes: Any) -> Qwen2Config:
     return Qwen2Config(**DECODER | changes)
 
@@ -105,6 +111,18 @@ def tiny_mistral(**changes: Any) -> MistralConfig:
 
 def tiny_phi3(**changes: Any) -> Phi3Config:
     return Phi3Config(**DECODER | {"sliding_window": 4, "partial_rotary_factor": 0.67} | changes)
+
+
+def tiny_gemma(**changes: Any) -> GemmaConfig:
+    return GemmaConfig(**DECODER | changes)
+
+
+def tiny_gemma2(**changes: Any) -> Gemma2Config:
+    return Gemma2Config(**DECODER | CAPPED | {"attn_logit_softcapping": 1.5} | changes)
+
+
+def tiny_gemma3(**changes: Any) -> Gemma3TextConfig:
+    return Gemma3TextConfig(**DECODER | CAPPED | {"sliding_window_pattern": 2, "rope_local_base_freq": 300.0} | changes)
 
 
 def tiny_llama(**changes: Any) -> LlamaConfig:
@@ -202,6 +220,9 @@ TINY: dict[str, Callable[..., Any]] = {
     "distilbert": tiny_distilbert,
     "gpt2": tiny_gpt2,
     "llama": tiny_llama,
+    "gemma3_text": tiny_gemma3,
+    "gemma2": tiny_gemma2,
+    "gemma": tiny_gemma,
     "phi3": tiny_phi3,
     "mistral": tiny_mistral,
     "qwen2": tiny_qwen2,

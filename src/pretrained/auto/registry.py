@@ -17,6 +17,9 @@ __all__ = ["AUTO_NAMES", "config_class_for", "family_names", "known_types", "mod
 FOLDERS: Mapping[str, str] = {
     "bert": "bert",
     "distilbert": "distilbert",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "llama": "llama",
     "mistral": "mistral",
