@@ -111,6 +111,41 @@ from .models.distilbert.modeling_distilbert_heads import (
     DistilBertForSequenceClassification,
     DistilBertForTokenClassification,
 )
+from .models.gemma.configuration_gemma import (
+    GemmaConfig,
+)
+from .models.gemma.modeling_gemma import (
+    GemmaForCausalLM,
+    GemmaModel,
+    GemmaPreTrainedModel,
+)
+from .models.gemma.modeling_gemma_tasks import (
+    GemmaForSequenceClassification,
+    GemmaForTokenClassification,
+)
+from .models.gemma2.configuration_gemma2 import (
+    Gemma2Config,
+)
+from .models.gemma2.modeling_gemma2 import (
+    Gemma2ForCausalLM,
+    Gemma2Model,
+    Gemma2PreTrainedModel,
+)
+from .models.gemma2.modeling_gemma2_tasks import (
+    Gemma2ForSequenceClassification,
+    Gemma2ForTokenClassification,
+)
+from .models.gemma3.configuration_gemma3 import (
+    Gemma3TextConfig,
+)
+from .models.gemma3.modeling_gemma3 import (
+    Gemma3ForCausalLM,
+    Gemma3PreTrainedModel,
+    Gemma3TextModel,
+)
+from .models.gemma3.modeling_gemma3_tasks import (
+    Gemma3TextForSequenceClassification,
+)
 from .models.gpt2.configuration_gpt2 import (
     GPT2Config,
 )
@@ -135,6 +170,31 @@ from .models.llama.modeling_llama import (
     LlamaForSequenceClassification,
     LlamaModel,
     LlamaPreTrainedModel,
+)
+from .models.mistral.configuration_mistral import (
+    MistralConfig,
+)
+from .models.mistral.modeling_mistral import (
+    MistralForCausalLM,
+    MistralModel,
+    MistralPreTrainedModel,
+)
+from .models.mistral.modeling_mistral_tasks import (
+    MistralForQuestionAnswering,
+    MistralForSequenceClassification,
+    MistralForTokenClassification,
+)
+from .models.phi3.configuration_phi3 import (
+    Phi3Config,
+)
+from .models.phi3.modeling_phi3 import (
+    Phi3ForCausalLM,
+    Phi3Model,
+    Phi3PreTrainedModel,
+)
+from .models.phi3.modeling_phi3_tasks import (
+    Phi3ForSequenceClassification,
+    Phi3ForTokenClassification,
 )
 from .models.qwen2.configuration_qwen2 import (
     Qwen2Config,
@@ -335,6 +395,23 @@ __all__ = [
     "GPT2LMHeadModel",
     "GPT2Model",
     "GPT2PreTrainedModel",
+    "Gemma2Config",
+    "Gemma2ForCausalLM",
+    "Gemma2ForSequenceClassification",
+    "Gemma2ForTokenClassification",
+    "Gemma2Model",
+    "Gemma2PreTrainedModel",
+    "Gemma3ForCausalLM",
+    "Gemma3PreTrainedModel",
+    "Gemma3TextConfig",
+    "Gemma3TextForSequenceClassification",
+    "Gemma3TextModel",
+    "GemmaConfig",
+    "GemmaForCausalLM",
+    "GemmaForSequenceClassification",
+    "GemmaForTokenClassification",
+    "GemmaModel",
+    "GemmaPreTrainedModel",
     "GenerationConfig",
     "HubError",
     "IntegrityError",
@@ -347,9 +424,22 @@ __all__ = [
     "LoadReport",
     "MismatchError",
     "MissingFrameworkError",
+    "MistralConfig",
+    "MistralForCausalLM",
+    "MistralForQuestionAnswering",
+    "MistralForSequenceClassification",
+    "MistralForTokenClassification",
+    "MistralModel",
+    "MistralPreTrainedModel",
     "ModelOutput",
     "ModuleUtilsMixin",
     "OptionError",
+    "Phi3Config",
+    "Phi3ForCausalLM",
+    "Phi3ForSequenceClassification",
+    "Phi3ForTokenClassification",
+    "Phi3Model",
+    "Phi3PreTrainedModel",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PretrainedConfig",

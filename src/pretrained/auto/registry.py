@@ -19,8 +19,13 @@ __all__ = [
 FOLDERS: Mapping[str, str] = {
     "bert": "bert",
     "distilbert": "distilbert",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "llama": "llama",
+    "mistral": "mistral",
+    "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "roberta": "roberta",

@@ -26,6 +26,7 @@ __all__ = [
     "prune_as_configured",
     "prune_conv1d_layer",
     "prune_conv1ds",
+    "prune_grouped_linear",
     "prune_grouped_linears",
     "prune_groups",
     "prune_layer",
@@ -110,18 +111,44 @@ def prune_grouped_linears(
     Raises:
         InvalidOptionError: part of a group is left over.
     """
+    kept = _take_out_groups(attention, heads, group_size)
+    if kept is None:
+        return
+    index, shared = kept
+    keep(query, index, dim=0, output=0)
+    keep(output, index, dim=1, output=0)
+    for layer in keys_and_values:
+        keep(layer, shared, dim=0, output=0)
+
+
+def prune_grouped_linear(
+    attention: Any, heads: Collection[int], inputs: nn.Module, output: nn.Module, *, group_size: int
+) -> None:
+    """As `prune_grouped_linears`, where queries, keys and values are, in this order, the rows of one layer `inputs`.
+
+    Raises:
+        InvalidOptionError: part of a group is left over.
+    """
+    width = attention.num_heads * attention.head_dim
+    kept = _take_out_groups(attention, heads, group_size)
+    if kept is None:
+        return
+    index, shared = kept
+    rows = torch.cat([index, width + shared, width + width // group_size + shared])
+    keep(inputs, rows, dim=0, output=0)
+    keep(output, index, dim=1, output=0)
+
+
+def _take_out_groups(attention: Any, heads: Collection[int], group_size: int) -> tuple[Tensor, Tensor] | None:
+    """Counts whole groups out; the places of what stays of queries and of keys, or None if they were gone before."""
     check_groups(heads, attention.pruned_heads, group_size)
     gone = {head // group_size for head in attention.pruned_heads}
     groups = {head // group_size for head in heads}
     num_groups = attention.num_heads // group_size
     index = _take_out(attention, heads, "num_heads", "head_dim")
     if index is None:
-        return
-    keep(query, index, dim=0, output=0)
-    keep(output, index, dim=1, output=0)
-    shared = find_pruneable_heads_and_indices(groups, num_groups, attention.head_dim, gone)[1]
-    for layer in keys_and_values:
-        keep(layer, shared, dim=0, output=0)
+        return None
+    return index, find_pruneable_heads_and_indices(groups, num_groups, attention.head_dim, gone)[1]
 
 
 def prune_groups(attentions: Mapping[int, Any], heads_to_prune: Mapping[int, Collection[int]]) -> None:
