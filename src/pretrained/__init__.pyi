@@ -40,7 +40,8 @@ from .errors import (
     UntrustedPathError,
     WeightsFormatError,
 )
-from .generation.config import GenerationConfig
+from .generation.config import GenerationConfig, GenerationMode
+from .generation.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
 from .models.bert.configuration_bert import BertConfig
 from .models.bert.modeling_bert import BertLayer, BertModel, BertPreTrainedModel
 from .models.bert.modeling_bert_heads import (
@@ -187,6 +188,7 @@ __all__ = [
     "GPT2Model",
     "GPT2PreTrainedModel",
     "GenerationConfig",
+    "GenerationMode",
     "HubError",
     "IntegrityError",
     "InvalidOptionError",
@@ -233,6 +235,7 @@ __all__ = [
     "SaveReport",
     "ShardIndexError",
     "SourceError",
+    "SynthIDTextWatermarkingConfig",
     "T5Config",
     "T5EncoderModel",
     "T5ForConditionalGeneration",
@@ -251,6 +254,7 @@ __all__ = [
     "ViTForMaskedImageModeling",
     "ViTModel",
     "ViTPreTrainedModel",
+    "WatermarkingConfig",
     "Wav2Vec2Config",
     "Wav2Vec2ForAudioFrameClassification",
     "Wav2Vec2ForCTC",

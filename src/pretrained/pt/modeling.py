@@ -34,6 +34,7 @@ from ..checkpoint.dtypes import dtype_name
 from ..checkpoint.rules import Rule
 from ..configuration import PretrainedConfig
 from ..errors import InvalidOptionError, OptionError
+from ..generation.config import GenerationConfig
 from ..loading import load, split_model_keywords
 from ..options import split_load_options
 from ..own_code import check_auto_class
@@ -98,7 +99,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
         _choose_attention(config, type(self))
         self.config = config
         self.name_or_path = config.name_or_path
-        self.generation_config: Any = None
+        self.generation_config: Any = GenerationConfig.from_model_config(config) if self.can_generate() else None
         self._loaded_names: dict[str, str] = {}
         self.warnings_issued: dict[str, bool] = {}
         self._require_grads_hook: Any = None
