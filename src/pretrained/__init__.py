@@ -38,6 +38,86 @@ _TORCH = {
     "load_into": "pt.any_module",
     "save": "pt.any_module",
 }
+_GENERATION = {
+    **dict.fromkeys(("GenerationMixin",), "pt.generation.mixin"),
+    **dict.fromkeys(
+        (
+            "ExponentialDecayLengthPenalty",
+            "ForcedBOSTokenLogitsProcessor",
+            "ForcedEOSTokenLogitsProcessor",
+            "InfNanRemoveLogitsProcessor",
+            "LogitNormalization",
+            "LogitsProcessor",
+            "LogitsProcessorList",
+            "LogitsWarper",
+            "MinLengthLogitsProcessor",
+            "MinNewTokensLengthLogitsProcessor",
+            "PrefixConstrainedLogitsProcessor",
+            "SuppressTokensAtBeginLogitsProcessor",
+            "SuppressTokensLogitsProcessor",
+        ),
+        "pt.generation.logits",
+    ),
+    **dict.fromkeys(
+        (
+            "EncoderNoRepeatNGramLogitsProcessor",
+            "EncoderRepetitionPenaltyLogitsProcessor",
+            "HammingDiversityLogitsProcessor",
+            "NoBadWordsLogitsProcessor",
+            "NoRepeatNGramLogitsProcessor",
+            "RepetitionPenaltyLogitsProcessor",
+            "SequenceBiasLogitsProcessor",
+        ),
+        "pt.generation.logits_repeats",
+    ),
+    **dict.fromkeys(
+        (
+            "EpsilonLogitsWarper",
+            "EtaLogitsWarper",
+            "MinPLogitsWarper",
+            "TemperatureLogitsWarper",
+            "TopHLogitsWarper",
+            "TopKLogitsWarper",
+            "TopPLogitsWarper",
+            "TypicalLogitsWarper",
+        ),
+        "pt.generation.logits_filters",
+    ),
+    **dict.fromkeys(
+        (
+            "ClassifierFreeGuidanceLogitsProcessor",
+            "UnbatchedClassifierFreeGuidanceLogitsProcessor",
+            "WatermarkLogitsProcessor",
+        ),
+        "pt.generation.logits_models",
+    ),
+    **dict.fromkeys(("SynthIDTextWatermarkLogitsProcessor",), "pt.generation.logits_synthid"),
+    **dict.fromkeys(
+        (
+            "ConfidenceCriteria",
+            "EosTokenCriteria",
+            "MaxLengthCriteria",
+            "MaxTimeCriteria",
+            "StopStringCriteria",
+            "StoppingCriteria",
+            "StoppingCriteriaList",
+        ),
+        "pt.generation.stopping",
+    ),
+    **dict.fromkeys(
+        ("AsyncTextIteratorStreamer", "BaseStreamer", "TextIteratorStreamer", "TextStreamer"), "pt.generation.streamers"
+    ),
+    **dict.fromkeys(
+        (
+            "GenerateBeamDecoderOnlyOutput",
+            "GenerateBeamEncoderDecoderOutput",
+            "GenerateDecoderOnlyOutput",
+            "GenerateEncoderDecoderOutput",
+        ),
+        "pt.generation.outputs",
+    ),
+    **dict.fromkeys(("KVCache", "StaticKVCache", "EncoderDecoderKVCache"), "pt.kv_cache"),
+}
 _AUTO = (
     "AutoModel", "AutoModelForPreTraining", "AutoModelForCausalLM", "AutoModelForMaskedLM",
     "AutoModelForNextSentencePrediction", "AutoModelForSequenceClassification", "AutoModelForTokenClassification",
@@ -48,7 +128,7 @@ _AUTO = (
 )  # fmt: skip
 
 
-_FIXED = {**_CORE, **dict.fromkeys(_ERRORS, "errors"), **_TORCH, **dict.fromkeys(_AUTO, "auto.classes")}
+_FIXED = {**_CORE, **dict.fromkeys(_ERRORS, "errors"), **_TORCH, **_GENERATION, **dict.fromkeys(_AUTO, "auto.classes")}
 
 
 def _where() -> dict[str, str]:
