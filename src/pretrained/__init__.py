@@ -15,6 +15,9 @@ _CORE = {
     "PretrainedConfig": "configuration",
     "PreTrainedConfig": "configuration",
     "GenerationConfig": "generation.config",
+    "GenerationMode": "generation.config",
+    "SynthIDTextWatermarkingConfig": "generation.watermarking",
+    "WatermarkingConfig": "generation.watermarking",
     "BitsAndBytesConfig": "quantization.configs",
     "TorchAoConfig": "quantization.configs",
     "LoadReport": "report",
@@ -34,6 +37,86 @@ _TORCH = {
     **dict.fromkeys(("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_linear_layer"), "pt.heads"),
     "load_into": "pt.any_module",
     "save": "pt.any_module",
+}
+_GENERATION = {
+    **dict.fromkeys(("GenerationMixin",), "pt.generation.mixin"),
+    **dict.fromkeys(
+        (
+            "ExponentialDecayLengthPenalty",
+            "ForcedBOSTokenLogitsProcessor",
+            "ForcedEOSTokenLogitsProcessor",
+            "InfNanRemoveLogitsProcessor",
+            "LogitNormalization",
+            "LogitsProcessor",
+            "LogitsProcessorList",
+            "LogitsWarper",
+            "MinLengthLogitsProcessor",
+            "MinNewTokensLengthLogitsProcessor",
+            "PrefixConstrainedLogitsProcessor",
+            "SuppressTokensAtBeginLogitsProcessor",
+            "SuppressTokensLogitsProcessor",
+        ),
+        "pt.generation.logits",
+    ),
+    **dict.fromkeys(
+        (
+            "EncoderNoRepeatNGramLogitsProcessor",
+            "EncoderRepetitionPenaltyLogitsProcessor",
+            "HammingDiversityLogitsProcessor",
+            "NoBadWordsLogitsProcessor",
+            "NoRepeatNGramLogitsProcessor",
+            "RepetitionPenaltyLogitsProcessor",
+            "SequenceBiasLogitsProcessor",
+        ),
+        "pt.generation.logits_repeats",
+    ),
+    **dict.fromkeys(
+        (
+            "EpsilonLogitsWarper",
+            "EtaLogitsWarper",
+            "MinPLogitsWarper",
+            "TemperatureLogitsWarper",
+            "TopHLogitsWarper",
+            "TopKLogitsWarper",
+            "TopPLogitsWarper",
+            "TypicalLogitsWarper",
+        ),
+        "pt.generation.logits_filters",
+    ),
+    **dict.fromkeys(
+        (
+            "ClassifierFreeGuidanceLogitsProcessor",
+            "UnbatchedClassifierFreeGuidanceLogitsProcessor",
+            "WatermarkLogitsProcessor",
+        ),
+        "pt.generation.logits_models",
+    ),
+    **dict.fromkeys(("SynthIDTextWatermarkLogitsProcessor",), "pt.generation.logits_synthid"),
+    **dict.fromkeys(
+        (
+            "ConfidenceCriteria",
+            "EosTokenCriteria",
+            "MaxLengthCriteria",
+            "MaxTimeCriteria",
+            "StopStringCriteria",
+            "StoppingCriteria",
+            "StoppingCriteriaList",
+        ),
+        "pt.generation.stopping",
+    ),
+    **dict.fromkeys(
+        ("AsyncTextIteratorStreamer", "BaseStreamer", "TextIteratorStreamer", "TextStreamer"), "pt.generation.streamers"
+    ),
+    **dict.fromkeys(
+        (
+            "GenerateBeamDecoderOnlyOutput",
+            "GenerateBeamEncoderDecoderOutput",
+            "GenerateDecoderOnlyOutput",
+            "GenerateEncoderDecoderOutput",
+        ),
+        "pt.generation.outputs",
+    ),
+    **dict.fromkeys(("KVCache", "StaticKVCache", "EncoderDecoderKVCache"), "pt.kv_cache"),
 }
 _AUTO = (
     "AutoModel", "AutoModelForPreTraining", "AutoModelForCausalLM", "AutoModelForMaskedLM",
@@ -66,6 +149,7 @@ _FIXED = {
     **_CORE,
     **dict.fromkeys(_ERRORS, "errors"),
     **_TORCH,
+    **_GENERATION,
     **dict.fromkeys(_AUTO, "auto.classes"),
     **_FLAX,
     **dict.fromkeys(_FLAX_AUTO, "auto.flax_classes"),
