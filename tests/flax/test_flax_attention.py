@@ -81,7 +81,9 @@ def test_distances_are_torchs() -> None:
         if by_key:
             query, key, _ = arrays()
         start = key.shape[1] - query.shape[1]
-        found = attention.distance_bias(query, key, jnp.asarray(table.weight.detach().numpy()), by_key=by_key, start=start)
+        found = attention.distance_bias(
+            query, key, jnp.asarray(table.weight.detach().numpy()), by_key=by_key, start=start
+        )
         wanted = torch_attention.distance_bias(*torchs(query, key), table, by_key=by_key).detach()
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
@@ -163,7 +165,7 @@ def test_a_cache_is_written_behind_what_it_holds() -> None:
         },
         {"rope_type": "default", "partial_rotary_factor": 0.5},
     ],
-    ids=lambda s: "-".join(map(str, list(s.values())[:1] + [len(s)])),
+    ids=lambda s: f"{s['rope_type']}-{len(s)}",
 )
 def test_rotation_is_torchs(settings: dict) -> None:
     settings = {"rope_theta": 100.0, **settings}

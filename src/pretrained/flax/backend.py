@@ -57,7 +57,7 @@ class FlaxBackend(ArraySink):
     def quantizer(self, scheme: Scheme) -> Quantizer:
         """Raises InvalidOptionError: the schemes there are quantize torch's layers."""
         raise InvalidOptionError(
-            f"the checkpoint is quantized by {scheme.config.quant_method}, and JAX models are not quantized here",
+            f"{scheme.config.quant_method} quantizes torch's layers; JAX models are not quantized here",
             key="quantization_config",
         )
 
