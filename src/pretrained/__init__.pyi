@@ -187,7 +187,16 @@ from .pt.generation.stopping import (
 )
 from .pt.generation.streamers import AsyncTextIteratorStreamer, BaseStreamer, TextIteratorStreamer, TextStreamer
 from .pt.heads import find_pruneable_heads_and_indices, prune_conv1d_layer, prune_linear_layer
-from .pt.kv_cache import EncoderDecoderKVCache, KVCache, StaticKVCache
+from .pt.kv_cache import Cache, EncoderDecoderKVCache, KVCache, StaticKVCache
+from .pt.kv_cache_kinds import OffloadedKVCache, QuantizedKVCache, SlidingKVCache
+from .pt.kv_cache_names import (
+    DynamicCache,
+    EncoderDecoderCache,
+    OffloadedCache,
+    QuantizedCache,
+    SlidingWindowCache,
+    StaticCache,
+)
 from .pt.modeling import PreTrainedModel
 from .pt.module_utils import ModuleUtilsMixin
 from .pt.outputs import ModelOutput
@@ -228,6 +237,7 @@ __all__ = [
     "BertModel",
     "BertPreTrainedModel",
     "BitsAndBytesConfig",
+    "Cache",
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ClassifierFreeGuidanceLogitsProcessor",
@@ -241,6 +251,8 @@ __all__ = [
     "DistilBertForTokenClassification",
     "DistilBertModel",
     "DistilBertPreTrainedModel",
+    "DynamicCache",
+    "EncoderDecoderCache",
     "EncoderDecoderKVCache",
     "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
@@ -292,12 +304,16 @@ __all__ = [
     "ModuleUtilsMixin",
     "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
+    "OffloadedCache",
+    "OffloadedKVCache",
     "OptionError",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "PretrainedError",
+    "QuantizedCache",
+    "QuantizedKVCache",
     "Qwen2Config",
     "Qwen2ForCausalLM",
     "Qwen2ForQuestionAnswering",
@@ -327,7 +343,10 @@ __all__ = [
     "SaveReport",
     "SequenceBiasLogitsProcessor",
     "ShardIndexError",
+    "SlidingKVCache",
+    "SlidingWindowCache",
     "SourceError",
+    "StaticCache",
     "StaticKVCache",
     "StopStringCriteria",
     "StoppingCriteria",

@@ -78,7 +78,8 @@ def generate(
         prompt = Prompt(ids.shape[1], mask, encoder_ids, *negative)
         copies = max(config.num_beams, config.num_return_sequences)
         if "past_key_values" not in kwargs and config.use_cache:
-            kwargs["past_key_values"] = make_cache(model, config, ids, embeds)
+            extra_length = 0 if embeds is None else embeds.shape[1] - ids.shape[1]
+            kwargs["past_key_values"] = make_cache(model, config, config.max_length + max(0, extra_length))
         prompt = prompt._replace(mask=None if mask is None else mask.repeat_interleave(copies, 0))
         record = Record(config, kwargs.get("encoder_outputs"))
         wanted = {n: True for n in ("output_attentions", "output_hidden_states") if getattr(config, n)}
