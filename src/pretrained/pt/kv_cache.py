@@ -69,6 +69,10 @@ class StaticKVCache(Cache):
         self._keys.append(like.new_zeros(shape))
         self._values.append(like.new_zeros(shape))
 
+    def buffers(self) -> tuple[Tensor, ...]:
+        """All tensors that it holds."""
+        return (*self._keys, *self._values, self._lengths)
+
     def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Writes new tokens at `positions` `(new,)`, by default after the last ones, and returns the whole buffers."""
         layer, key, value, positions = in_our_order(layer, key, value, positions)
