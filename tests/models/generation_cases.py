@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,8 +99,8 @@ def skipped(name: str, is_crossed: bool) -> bool:
 
 def prompt_for(kind: str, vocab: int, is_crossed: bool, seed: int = 0) -> dict[str, Tensor]:
     """`input_ids` and, where there is padding, `attention_mask`."""
-    drawn = torch.Generator().manual_seed(seed)
-    ids = torch.randint(42, vocab, (1 if kind == "one" else 3, 6), generator=drawn)
+    drawn = np.random.default_rng(seed)
+    ids = torch.from_numpy(drawn.integers(42, vocab, (1 if kind == "one" else 3, 6)))
     if kind != "padded":
         return {"input_ids": ids}
     mask = torch.ones_like(ids)
@@ -169,9 +170,10 @@ def run(api: Any, model: Any, assistant: Any, name: str, old: bool = False) -> d
 
 
 def draw_weights(model: Any, seed: int) -> None:
-    """Weights under which a text goes on in more than one way."""
-    drawn = torch.Generator().manual_seed(seed)
+    """Weights under which a text goes on in more than one way; drawn by numpy, whose numbers stay the same."""
+    drawn = np.random.default_rng(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=drawn) * 1.3 * parameter.shape[-1] ** -0.5)
+                numbers = drawn.standard_normal(tuple(parameter.shape)) * 1.3 * parameter.shape[-1] ** -0.5
+                parameter.copy_(torch.from_numpy(numbers))

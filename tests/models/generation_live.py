@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,39 +47,44 @@ for job in json.load(open(folder + "/jobs.json")):
 """
 
 
+Jobs = list[dict[str, Any]]
+Models = dict[str, tuple[Any, Any]]
+Found = dict[str, dict[str, dict[str, torch.Tensor]]]
+
+
 def generating() -> dict[str, type]:
-    """Each family's class that generates."""
+    """Each family's class that generates; one of those that share their code."""
     found = {}
     for family in TINY:
-        declared = (
-            __import__(f"pretrained.models.{family.replace('-', '_')}.family", fromlist=["FAMILY"])
-            if (family != "xlm-roberta")
-            else None
-        )
-        if declared is None:
+        if family == "xlm-roberta":  # RoBERTa's modules under other names
             continue
-        place = declared.FAMILY.pt.get("AutoModelForCausalLM") or declared.FAMILY.pt.get("AutoModelForSeq2SeqLM")
-        if place is not None:
+        declared = import_module(f"pretrained.models.{family.replace('-', '_')}.family").FAMILY.pt
+        if place := declared.get("AutoModelForCausalLM") or declared.get("AutoModelForSeq2SeqLM"):
             found[family] = find_class(family, place.split(":")[1])
     return found
 
 
-def save_models(family: str, cls: Any, folder: Path) -> tuple[Any, Any]:
-    """A model and one that drafts for it, saved for the peer."""
+def build(family: str, cls: Any) -> tuple[Any, Any]:
+    """A model, and one that drafts for it: of the same weights nearly, so that some of its drafts are right."""
     changes = {"is_decoder": True, "max_position_embeddings": 40} if family in ("bert", "roberta") else {}
-    models = []
-    for part, seed in (("model", 1), ("assistant", 2)):
-        model = cls(TINY[family](**changes)).eval()
-        draw_weights(model, seed)
-        if part == "assistant":  # of the other's kind, so that some of its drafts are right
-            with torch.no_grad():
-                for own, other in zip(model.parameters(), models[0].parameters(), strict=True):
-                    own.copy_(torch.lerp(other, own, 0.1))
-        start = {"decoder_start_token_id": 0} if model.config.is_encoder_decoder else {}
-        model.generation_config = pretrained.GenerationConfig(**start)
-        model.save_pretrained(folder / part, durable=False)
-        models.append(model)
-    return models[0], models[1]
+    model, assistant = (cls(TINY[family](**changes)).eval() for _ in range(2))
+    draw_weights(model, 1)
+    draw_weights(assistant, 2)
+    with torch.no_grad():
+        for own, other in zip(assistant.parameters(), model.parameters(), strict=True):
+            own.copy_(torch.lerp(other, own, 0.1))
+    start = {"decoder_start_token_id": 0} if model.config.is_encoder_decoder else {}
+    for part in (model, assistant):
+        part.generation_config = pretrained.GenerationConfig(**start)
+    return model, assistant
+
+
+def save_models(family: str, cls: Any, folder: Path) -> tuple[Any, Any]:
+    """The same, saved for a peer."""
+    model, assistant = build(family, cls)
+    model.save_pretrained(folder / "model", durable=False)
+    assistant.save_pretrained(folder / "assistant", durable=False)
+    return model, assistant
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -95,6 +101,28 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return found
 
 
+def of_peer(peer: str, kind: str, families: list[str] | None, names: list[str]) -> tuple[Jobs, Models, Found]:
+    """What a peer was asked for, our models, and what it found: family → case → field."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, jobs, models = Path(place), [], {}
+        for family, cls in generating().items():
+            if (families and family not in families) or (kind == "old" and family not in OLD_FAMILIES):
+                continue
+            models[family] = save_models(family, cls, folder / family)
+            is_crossed = models[family][0].config.is_encoder_decoder
+            own = [name for name in names if not skipped(name, is_crossed)]
+            jobs.append({"family": family, "class": cls.__name__, "cases": own})
+        (folder / "jobs.json").write_text(json.dumps(jobs))
+        if subprocess.run([peer, "-c", PEER, place, str(Path(__file__).parent), kind]).returncode:
+            raise SystemExit(f"{peer} failed")
+        found: Found = {}
+        for job in jobs:
+            for key, value in load_file(folder / job["family"] / "found.safetensors").items():
+                name, _, field = key.partition("/")
+                found.setdefault(job["family"], {}).setdefault(name, {})[field] = value
+    return jobs, models, found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", required=True)
@@ -107,33 +135,17 @@ def main() -> None:
         if peer is None:
             continue
         names = [name for name in cases if not asked.case or name in asked.case]
-        with tempfile.TemporaryDirectory() as place:
-            folder, jobs, models = Path(place), [], {}
-            for family, cls in generating().items():
-                if (asked.family and family not in asked.family) or (kind == "old" and family not in OLD_FAMILIES):
-                    continue
-                models[family] = save_models(family, cls, folder / family)
-                is_crossed = models[family][0].config.is_encoder_decoder
-                own = [name for name in names if not skipped(name, is_crossed)]
-                jobs.append({"family": family, "class": cls.__name__, "cases": own})
-            (folder / "jobs.json").write_text(json.dumps(jobs))
-            ran = subprocess.run([peer, "-c", PEER, place, str(Path(__file__).parent), kind])
-            if ran.returncode:
-                raise SystemExit(f"{peer} failed")
-            for job in jobs:
-                theirs: dict[str, dict[str, Any]] = {}
-                for key, value in load_file(folder / job["family"] / "found.safetensors").items():
-                    name, _, field = key.partition("/")
-                    theirs.setdefault(name, {})[field] = value
-                wrong = {}
-                for name, expected in theirs.items():
-                    ours = run(pretrained, *models[job["family"]], name, kind == "old")
-                    if found := differences(ours, expected):
-                        wrong[name] = found
-                print(f"{job['family']:14} {len(theirs) - len(wrong)} of {len(job['cases'])} cases equal")
-                for name, found in wrong.items():
-                    print(f"    {name}: {'; '.join(found)}")
-                failed += len(job["cases"]) - len(theirs) + len(wrong)
+        jobs, models, found = of_peer(peer, kind, asked.family, names)
+        for job in jobs:
+            theirs, wrong = found.get(job["family"], {}), {}
+            for name, expected in theirs.items():
+                ours = run(pretrained, *models[job["family"]], name, kind == "old")
+                if complaints := differences(ours, expected):
+                    wrong[name] = complaints
+            print(f"{job['family']:14} {len(theirs) - len(wrong)} of {len(job['cases'])} cases equal")
+            for name, complaints in wrong.items():
+                print(f"    {name}: {'; '.join(complaints)}")
+            failed += len(job["cases"]) - len(theirs) + len(wrong)
     sys.exit(1 if failed else 0)
 
 

@@ -116,7 +116,7 @@ def _call(
         model=model,
         config=config,
         ids=ids,
-        steps=Steps(model, kwargs, config.max_length, config.use_cache, wanted, step and step.one_call()),
+        steps=Steps(model, kwargs, config.max_length, config.use_cache, wanted, step.one_call() if step else None),
         processors=processors_for(model, config, prompt, eos, prefix_fn, processors, ids.device),
         criteria=criteria_for(model, config, eos, extras.get("tokenizer"), criteria),
         record=record,
