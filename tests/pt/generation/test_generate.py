@@ -264,7 +264,7 @@ def chi_square(counts: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 8, "temperature": 0.7}, {"top_p": 0.9}], ids=str)
 def test_draws_follow_the_distribution(llama, settings):
-    """The second new token of many draws, its distribution summed over the first; one chance in a thousand, one seed."""
+    """The second new token of many draws, its distribution summed over the first. The seed is fixed."""
     rows, settings = 4000, {"top_k": 0, **settings}
     drawn = torch.Generator().manual_seed(0)
     given = {"do_sample": True, "max_new_tokens": 2, "num_return_sequences": rows, "generator": drawn}
