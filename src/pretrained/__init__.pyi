@@ -95,6 +95,13 @@ from .models.mistral.modeling_mistral_tasks import (
     MistralForSequenceClassification,
     MistralForTokenClassification,
 )
+from .models.mixtral.configuration_mixtral import MixtralConfig
+from .models.mixtral.modeling_mixtral import MixtralForCausalLM, MixtralModel, MixtralPreTrainedModel
+from .models.mixtral.modeling_mixtral_tasks import (
+    MixtralForQuestionAnswering,
+    MixtralForSequenceClassification,
+    MixtralForTokenClassification,
+)
 from .models.phi3.configuration_phi3 import Phi3Config
 from .models.phi3.modeling_phi3 import Phi3ForCausalLM, Phi3Model, Phi3PreTrainedModel
 from .models.phi3.modeling_phi3_tasks import Phi3ForSequenceClassification, Phi3ForTokenClassification
@@ -111,6 +118,13 @@ from .models.qwen3.modeling_qwen3_tasks import (
     Qwen3ForQuestionAnswering,
     Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification,
+)
+from .models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
+from .models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM, Qwen3MoeModel, Qwen3MoePreTrainedModel
+from .models.qwen3_moe.modeling_qwen3_moe_tasks import (
+    Qwen3MoeForQuestionAnswering,
+    Qwen3MoeForSequenceClassification,
+    Qwen3MoeForTokenClassification,
 )
 from .models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
 from .models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
@@ -241,6 +255,13 @@ __all__ = [
     "MistralForTokenClassification",
     "MistralModel",
     "MistralPreTrainedModel",
+    "MixtralConfig",
+    "MixtralForCausalLM",
+    "MixtralForQuestionAnswering",
+    "MixtralForSequenceClassification",
+    "MixtralForTokenClassification",
+    "MixtralModel",
+    "MixtralPreTrainedModel",
     "ModelOutput",
     "ModuleUtilsMixin",
     "OptionError",
@@ -267,6 +288,13 @@ __all__ = [
     "Qwen3ForSequenceClassification",
     "Qwen3ForTokenClassification",
     "Qwen3Model",
+    "Qwen3MoeConfig",
+    "Qwen3MoeForCausalLM",
+    "Qwen3MoeForQuestionAnswering",
+    "Qwen3MoeForSequenceClassification",
+    "Qwen3MoeForTokenClassification",
+    "Qwen3MoeModel",
+    "Qwen3MoePreTrainedModel",
     "Qwen3PreTrainedModel",
     "ResourceLimitError",
     "RobertaConfig",

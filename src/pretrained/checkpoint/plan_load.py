@@ -306,7 +306,7 @@ def _match(
             plan.renamed[spec.name] = key
         chosen[spec.name] = (entry, whole_ops)
         rank[spec.name] = here
-    for name in chosen.keys() & parts.keys():
+    for name in [name for name in parts if name in chosen]:
         for found in parts[name].values():
             _note_double(plan, wanted[name], found.entry, tied=False)
     return chosen, parts
