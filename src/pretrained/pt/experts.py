@@ -92,8 +92,8 @@ class Experts(nn.Module):
         counts = torch.zeros(len(self.gate_up_proj), dtype=torch.int64, device=experts.device)
         counts.scatter_add_(0, experts, torch.ones_like(experts))
         rows = self._compute(hidden_states[order // top_k], counts)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        rows = rows[back].view(tokens, top_k, -1)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=order.device))
+        rows = rows[back].view(tokens, top_k, hidden_states.shape[1])
         # Summed as wide as the weights are, rounded once.
         return (rows * weights[..., None]).sum(1).to(hidden_states.dtype)
 
