@@ -22,6 +22,7 @@ __all__ = [
     "Permute",
     "Reshape",
     "Rule",
+    "Shift",
     "apply_ops",
     "back_through_rules",
     "legacy_names",
@@ -88,6 +89,26 @@ class Reshape:
     def apply(self, array: Any) -> Any:
         """The reshaped array."""
         return array.reshape(self.target)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Every element plus a constant: of what one format stores as a factor and a model as what it adds to one."""
+
+    amount: float
+
+    @property
+    def inverse(self) -> Shift:
+        """The op that undoes this one, but for what rounding lost."""
+        return Shift(-self.amount)
+
+    def shape(self, shape: Shape) -> Shape:
+        """`shape`."""
+        return shape
+
+    def apply(self, array: Any) -> Any:
+        """The shifted array, in its dtype."""
+        return array + self.amount
 
 
 def shape_after(ops: Iterable[Op], shape: Shape) -> Shape:
