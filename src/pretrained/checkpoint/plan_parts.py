@@ -68,7 +68,7 @@ def in_order(
 
 
 def _sibling(fusion: Fusion, key: str, part: Part) -> str:
-    """What the file would call another part; the fusion's own name for it where a rule came in between."""
+    """What the file would call another part; its place where a rule before the fusion renamed what is there."""
     return fusion.sibling(key, part) if fusion.place(key) is not None else f"item {part.item}, piece {part.piece}"
 
 
