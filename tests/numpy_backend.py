@@ -65,6 +65,10 @@ class NumpySink:
         with np.errstate(over="ignore"):
             return np.array(array, numpy_dtype(dtype), order="C")
 
+    def fill(self, target: Array, array: Any) -> None:
+        with np.errstate(over="ignore"):
+            target[...] = array
+
     def worker(self) -> None:
         self.ready.yes = True
 

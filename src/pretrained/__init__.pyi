@@ -246,6 +246,19 @@ from .models.mistral.modeling_mistral_tasks import (
     MistralForSequenceClassification,
     MistralForTokenClassification,
 )
+from .models.mixtral.configuration_mixtral import (
+    MixtralConfig,
+)
+from .models.mixtral.modeling_mixtral import (
+    MixtralForCausalLM,
+    MixtralModel,
+    MixtralPreTrainedModel,
+)
+from .models.mixtral.modeling_mixtral_tasks import (
+    MixtralForQuestionAnswering,
+    MixtralForSequenceClassification,
+    MixtralForTokenClassification,
+)
 from .models.phi3.configuration_phi3 import (
     Phi3Config,
 )
@@ -299,6 +312,19 @@ from .models.qwen3.modeling_qwen3_tasks import (
     Qwen3ForQuestionAnswering,
     Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification,
+)
+from .models.qwen3_moe.configuration_qwen3_moe import (
+    Qwen3MoeConfig,
+)
+from .models.qwen3_moe.modeling_qwen3_moe import (
+    Qwen3MoeForCausalLM,
+    Qwen3MoeModel,
+    Qwen3MoePreTrainedModel,
+)
+from .models.qwen3_moe.modeling_qwen3_moe_tasks import (
+    Qwen3MoeForQuestionAnswering,
+    Qwen3MoeForSequenceClassification,
+    Qwen3MoeForTokenClassification,
 )
 from .models.roberta.configuration_roberta import (
     RobertaConfig,
@@ -671,6 +697,13 @@ __all__ = [
     "MistralForTokenClassification",
     "MistralModel",
     "MistralPreTrainedModel",
+    "MixtralConfig",
+    "MixtralForCausalLM",
+    "MixtralForQuestionAnswering",
+    "MixtralForSequenceClassification",
+    "MixtralForTokenClassification",
+    "MixtralModel",
+    "MixtralPreTrainedModel",
     "ModelOutput",
     "ModuleUtilsMixin",
     "NoBadWordsLogitsProcessor",
@@ -704,6 +737,13 @@ __all__ = [
     "Qwen3ForSequenceClassification",
     "Qwen3ForTokenClassification",
     "Qwen3Model",
+    "Qwen3MoeConfig",
+    "Qwen3MoeForCausalLM",
+    "Qwen3MoeForQuestionAnswering",
+    "Qwen3MoeForSequenceClassification",
+    "Qwen3MoeForTokenClassification",
+    "Qwen3MoeModel",
+    "Qwen3MoePreTrainedModel",
     "Qwen3PreTrainedModel",
     "RepetitionPenaltyLogitsProcessor",
     "ResourceLimitError",

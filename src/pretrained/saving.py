@@ -17,7 +17,7 @@ from .checkpoint.formats import safetensors
 from .checkpoint.formats.safetensors import Outgoing
 from .checkpoint.index import dump_index
 from .checkpoint.plan_save import SavePlan, Stored, plan_save
-from .checkpoint.rules import Op, Rule, through_rules
+from .checkpoint.rules import AnyRule, Op, back_through_rules, through_rules
 from .errors import InvalidOptionError, SaveError
 from .options import SaveOptions, parse_size
 from .report import SaveReport
@@ -124,16 +124,19 @@ def _text_files(plan: SavePlan, texts: Mapping[str, str]) -> dict[str, bytes]:
     return files
 
 
-def names_at_rest(names: Iterable[str], loaded: Mapping[str, str]) -> dict[str, str]:
-    """Name in the model → name to be written: the one that was read, unless two tensors would have it then."""
+def names_at_rest(names: Iterable[str], loaded: Mapping[str, str], rules: Sequence[AnyRule]) -> dict[str, str]:
+    """Name in the model → name to be written: the one that was read, unless two tensors would have it then.
+
+    What was not read is called what the rules call it on the way back.
+    """
     own = list(names)
-    found = {name: loaded.get(name, name) for name in own}
+    found = {name: loaded.get(name) or back_through_rules(name, rules) for name in own}
     return found if len(set(found.values())) == len(found) else {name: name for name in own}
 
 
-def layout_ops(name: str, key: str, rules: Iterable[Rule]) -> tuple[Op, ...]:
+def layout_ops(name: str, key: str, rules: Sequence[AnyRule]) -> tuple[Op, ...]:
     """What lays out the tensor `name` of a model as it lies under `key` in a file, where the rules restore it from."""
-    renamed, ops = through_rules(key, rules)
+    renamed, ops, _ = through_rules(key, rules)
     return tuple(op.inverse for op in reversed(ops)) if ops and renamed == name else ()
 
 

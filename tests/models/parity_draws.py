@@ -137,6 +137,32 @@ def gemma3(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def mixtral(rng: random.Random) -> dict[str, Any]:
+    experts = rng.randint(2, 9)
+    return grouped(rng) | {
+        "intermediate_size": 8 * rng.randint(3, 40),
+        "sliding_window": rng.choice([None, 7, 40]),
+        "num_local_experts": experts,
+        "num_experts_per_tok": rng.randint(1, min(3, experts)),
+        "output_router_logits": rng.random() < 0.5,
+        "router_aux_loss_coef": 0.3,
+    }
+
+
+def qwen3_moe(rng: random.Random) -> dict[str, Any]:
+    drawn = mixtral(rng)
+    return drawn | {
+        "num_experts": drawn.pop("num_local_experts"),
+        "num_hidden_layers": rng.randint(3, 6),  # of which one has experts at least, as the reference needs it
+        "moe_intermediate_size": 8 * rng.randint(2, 20),
+        "norm_topk_prob": rng.random() < 0.5,
+        "decoder_sparse_step": rng.choice([1, 1, 2]),
+        "mlp_only_layers": rng.choice([[], [0], [1]]),
+        "use_sliding_window": rng.random() < 0.5,
+        "attention_bias": rng.random() < 0.5,
+    }
+
+
 def qwen(rng: random.Random) -> dict[str, Any]:
     windows = rng.random() < 0.5
     return grouped(rng) | {"use_sliding_window": windows, "sliding_window": 7, "max_window_layers": rng.randint(0, 2)}
@@ -231,6 +257,8 @@ DRAWS = {
     "distilbert": distilbert,
     "gpt2": gpt2,
     "llama": llama,
+    "qwen3_moe": qwen3_moe,
+    "mixtral": mixtral,
     "gemma3_text": gemma3,
     "gemma2": gemma2,
     "gemma": gemma,

@@ -94,6 +94,8 @@ def compare(key: str, ours: Any, theirs: Tensor, mask: Tensor | None) -> float:
     if field == "hidden_states" and "mc_logits" in ours:  # of these the peer gives the last alone an axis for choices
         value = value.reshape(theirs.shape)
     assert value.shape == theirs.shape, (key, value.shape, theirs.shape)
+    if field == "router_logits" and mask is not None:  # (batch * seq, experts)
+        value, theirs = value.unflatten(0, mask.shape), theirs.unflatten(0, mask.shape)
     if mask is not None and mask.ndim == 2 and value.shape[:2] == mask.shape:
         value, theirs = value[mask.bool()], theirs[mask.bool()]
     # max() drops a NaN without a word, and two NaNs would pass for agreement.

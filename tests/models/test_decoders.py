@@ -16,7 +16,7 @@ from pretrained.errors import ConfigError
 from pretrained.pt import masks
 from pretrained.pt.kv_cache import KVCache, StaticKVCache
 
-FAMILIES = ("mistral", "phi3", "gemma", "gemma2", "gemma3_text")
+FAMILIES = ("mistral", "phi3", "gemma", "gemma2", "gemma3_text", "mixtral", "qwen3_moe")
 # Where the reference's cases are, if not under the model type.
 FOLDER: dict[str, str] = {"gemma3_text": "gemma3"}
 CASES = [

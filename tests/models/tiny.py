@@ -20,9 +20,11 @@ from pretrained.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 from pretrained.models.gpt2.configuration_gpt2 import GPT2Config
 from pretrained.models.llama.configuration_llama import LlamaConfig
 from pretrained.models.mistral.configuration_mistral import MistralConfig
+from pretrained.models.mixtral.configuration_mixtral import MixtralConfig
 from pretrained.models.phi3.configuration_phi3 import Phi3Config
 from pretrained.models.qwen2.configuration_qwen2 import Qwen2Config
 from pretrained.models.qwen3.configuration_qwen3 import Qwen3Config
+from pretrained.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
 from pretrained.models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
 from pretrained.models.t5.configuration_t5 import T5Config
 from pretrained.models.vit.configuration_vit import ViTConfig
@@ -94,6 +96,13 @@ DECODER = {
 }
 
 
+QWEN_EXPERTS = {
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 10,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [1],
+}
 CAPPED = {"query_pre_attn_scalar": 5, "sliding_window": 4, "final_logit_softcapping": 2.0}
 
 
@@ -123,6 +132,14 @@ def tiny_gemma2(**changes: Any) -> Gemma2Config:
 
 def tiny_gemma3(**changes: Any) -> Gemma3TextConfig:
     return Gemma3TextConfig(**DECODER | CAPPED | {"sliding_window_pattern": 2, "rope_local_base_freq": 300.0} | changes)
+
+
+def tiny_mixtral(**changes: Any) -> MixtralConfig:
+    return MixtralConfig(**DECODER | {"sliding_window": 4, "num_local_experts": 4} | changes)
+
+
+def tiny_qwen3_moe(**changes: Any) -> Qwen3MoeConfig:
+    return Qwen3MoeConfig(**DECODER | QWEN_EXPERTS | changes)
 
 
 def tiny_llama(**changes: Any) -> LlamaConfig:
@@ -220,6 +237,8 @@ TINY: dict[str, Callable[..., Any]] = {
     "distilbert": tiny_distilbert,
     "gpt2": tiny_gpt2,
     "llama": tiny_llama,
+    "qwen3_moe": tiny_qwen3_moe,
+    "mixtral": tiny_mixtral,
     "gemma3_text": tiny_gemma3,
     "gemma2": tiny_gemma2,
     "gemma": tiny_gemma,

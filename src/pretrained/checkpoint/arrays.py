@@ -57,6 +57,12 @@ class ArraySink:
             _convert(source, target)
         return target
 
+    def fill(self, target: Any, array: Any) -> None:
+        """Copies an array into one that is there."""
+        import numpy as np
+
+        _convert(np.asarray(array), target)
+
     def worker(self) -> None:
         """Nothing: numpy has no threads that ours would wait for."""
 

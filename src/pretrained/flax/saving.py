@@ -68,7 +68,7 @@ def save_model(model: Any, directory: PathLike, params: Any, options: SaveOption
             linen_name(place.name, place.kind): (place, place.kind.linen_ops(place.torch_shape)) for place in places
         }
         return save_arrays(directory, named, arrays, options, texts)
-    keys = saving.names_at_rest((place.name for place in places), model._loaded_names)
+    keys = saving.names_at_rest((place.name for place in places), model._loaded_names, type(model)._rules)
     rules = type(model)._rules
     named = {keys[place.name]: (place, saving.layout_ops(place.name, keys[place.name], rules)) for place in places}
     return save_arrays(directory, named, arrays, options, texts, ties_of(model))

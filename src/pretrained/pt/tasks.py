@@ -26,6 +26,7 @@ from .outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
+from .outputs_moe import MoeCausalLMOutputWithPast
 
 __all__ = [
     "Output",
@@ -40,6 +41,7 @@ __all__ = [
     "multiple_choice",
     "num_choices",
     "question_answering",
+    "routed_causal_lm",
     "sequence_classification",
     "sequence_classification_with_past",
     "token_classification",
@@ -80,6 +82,35 @@ def causal_lm(
         past_key_values=outputs.past_key_values,
         hidden_states=outputs.hidden_states,
         attentions=outputs.attentions,
+    )
+    return as_asked(output, config, return_dict)
+
+
+def routed_causal_lm(
+    config: Any,
+    outputs: Any,
+    logits: Tensor,
+    labels: Tensor | None,
+    return_dict: bool | None,
+    num_items_in_batch: Tensor | int | None = None,
+    *,
+    num_experts: int,
+    attention_mask: Tensor | None,
+) -> Output:
+    """As `causal_lm`, of a decoder with experts; where router logits are returned, the loss has a share of theirs."""
+    loss = None if labels is None else losses.causal_lm(logits, labels, num_items_in_batch)
+    balance = None
+    if outputs.router_logits:
+        balance = losses.load_balance(outputs.router_logits, num_experts, config.num_experts_per_tok, attention_mask)
+        loss = None if loss is None else loss + config.router_aux_loss_coef * balance.to(loss.device)
+    output = MoeCausalLMOutputWithPast(
+        loss=loss,
+        aux_loss=balance,
+        logits=logits,
+        past_key_values=outputs.past_key_values,
+        hidden_states=outputs.hidden_states,
+        attentions=outputs.attentions,
+        router_logits=outputs.router_logits,
     )
     return as_asked(output, config, return_dict)
 
