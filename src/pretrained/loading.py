@@ -174,7 +174,7 @@ def load_weights(
     with watch.time("plan"):
         plan, policy = build_plan(model, cls, weights, options, backend, config, quantizer)
         plan.check(strict=options.strict, ignore_mismatched_sizes=options.ignore_mismatched_sizes)
-        require_folder(plan)
+        require_folder(plan, weights.containers)
     with watch.time("initialise"):
         backend.initialise(model, plan.initialise, policy)
     with watch.time("read"):
@@ -242,6 +242,8 @@ def build_plan(
         model=cls.__name__,
     )
     plan.placement = placement
+    if options.only is not None:
+        plan.keep_only(options.only, params)
     if quantizer is not None:
         quantizer.stamp(plan)
     if weights.twins:

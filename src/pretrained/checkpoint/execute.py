@@ -19,11 +19,11 @@ from .disk import MAX_WORKERS, Allowance, Extent, HugePages, allocate, is_remote
 from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
 from .rules import apply_ops
-from .tensors import BITS, Container, Entry, num_bytes, require_intact
+from .tensors import BITS, Container, Entry, num_bytes, remote_source, require_intact
 
 __all__ = [
     "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "load_steps", "overflow_warning", "overflows",
-    "source_of", "windows_of",
+    "sorted_by_way", "source_of", "windows_of",
 ]  # fmt: skip
 
 WINDOW = 8 * 2**20  # bytes of source that a worker casts at a time; all there is of it beside the result
@@ -97,14 +97,11 @@ def load_steps(
 ) -> None:
     """Reads tensors of one file into main memory, by the cheapest safe way for each."""
     require_intact(container, (step.entry for step in steps))
-    plain, cast, other = [], [], []
-    for step in steps:
-        if step.is_plain:
-            plain.append(step)
-        elif step.entry.offset >= 0 and not step.ops and BITS[step.entry.dtype] % 8 == 0:
-            cast.append(step)
-        else:
-            other.append(step)
+    if (source := remote_source(container)) is not None:
+        from .stream import stream_steps
+
+        return stream_steps(container, source, steps, sink, loaded)
+    plain, cast, other = sorted_by_way(steps)
     can_map = use_mmap and not is_remote(container.path)
     mapped = [step for step in plain if can_map and not step.is_copy and _is_aligned(step)]
     if mapped:
@@ -116,6 +113,21 @@ def load_steps(
         _cast(container, cast, sink, loaded, can_map=can_map, ahead=ahead)
     if other:
         _arrange(container, other, sink, loaded, can_map=can_map, ahead=ahead)
+
+
+def sorted_by_way(steps: Iterable[Step]) -> tuple[list[Step], list[Step], list[Step]]:
+    """The steps that take the bytes as they are, that cast them, and that arrange them."""
+    plain: list[Step] = []
+    cast: list[Step] = []
+    other: list[Step] = []
+    for step in steps:
+        if step.is_plain:
+            plain.append(step)
+        elif step.entry.offset >= 0 and not step.ops and BITS[step.entry.dtype] % 8 == 0:
+            cast.append(step)
+        else:
+            other.append(step)
+    return plain, cast, other
 
 
 def _arrange(
