@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import InvalidOptionError, printable
+from ..options import parse_size
 from .command import FINE, Command
 from .output import plural, progress, say
 
@@ -18,26 +19,33 @@ __all__ = ["serve"]
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8760, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
+@click.option("--writable", is_flag=True, help="Let those with a token create repositories and write to them.")
 @click.option("--token", "tokens", multiple=True, metavar="USER=TOKEN", help="A user and their token; may be repeated.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Lines of USER=TOKEN, which `ps` does not show.")
 @click.option("--org", "orgs", multiple=True, metavar="NAME=USER,…", help="An organisation and its members.")
 @click.option("--require-token", is_flag=True, help="Show nothing to those without a token.")
 @click.option("--allowed-host", "hosts", multiple=True, metavar="NAME", help="Another name clients reach this host by.")
+@click.option("--url", metavar="URL", help="Address that clients use, where a proxy stands before the server.")
+@click.option("--max-file-size", default="50GB", metavar="SIZE", show_default=True, help="Largest file to take.")
 @click.option("--verbose", is_flag=True, help="A line on stderr for each request.")
 def serve(
     path: Path,
     host: str,
     port: int,
+    writable: bool,
     tokens: tuple[str, ...],
     token_file: Path | None,
     orgs: tuple[str, ...],
     require_token: bool,
     hosts: tuple[str, ...],
+    url: str | None,
+    max_file_size: str,
     verbose: bool,
 ) -> int:
     """Serves the models in PATH until it is interrupted; clients find them with HF_ENDPOINT.
 
-    PATH is a folder of models (name, or organisation/name), one model, or a Hugging Face cache.
+    PATH is a folder of models (name, or organisation/name), one model, or a Hugging Face cache. What users write goes
+    to PATH/.pretrained-hub.
     """
     from ..serve.folders import FolderShelf
     from ..serve.people import People
@@ -46,7 +54,18 @@ def serve(
     lines = token_file.read_text(encoding="utf-8").splitlines() if token_file is not None else []
     words = [*tokens, *(line.strip() for line in lines if line.strip() and not line.startswith("#"))]
     people = People(dict(_pairs("--token", words)), {name: users.split(",") for name, users in _pairs("--org", orgs)})
-    server = HubServer(path, host, port, people, hosts, require_token, default_memory())
+    server = HubServer(
+        path,
+        host,
+        port,
+        people,
+        hosts,
+        is_closed=require_token,
+        writable=writable,
+        max_file=parse_size(max_file_size),
+        public_url=url,
+        memory=default_memory(),
+    )
     for shelf in server.shelves:
         if isinstance(shelf, FolderShelf):
             _read(shelf)

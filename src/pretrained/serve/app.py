@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from .calls import Call, split_target
 from .people import NOBODY
-from .replies import RefusedError
+from .refusals import RefusedError
+from .replies import refusal
 from .routes import answer
 from .site import Site
 
@@ -47,18 +48,18 @@ class Application:
         try:
             reply = await self._reply(request)
         except RefusedError as error:
-            reply = error.reply()
+            reply = refusal(error)
             await _drain(request, reply)
         except ClientDisconnect:
             return
         except Exception:  # noqa: BLE001  # whatever it was, the client gets an answer and the log gets the traceback
             # Neither the body nor the query of a request is logged: either may hold what is nobody's business.
-            _LOG.exception("%s %s failed", request.method, request.url.path)
-            reply = RefusedError(500, "The server failed; its log says why").reply()
+            _LOG.exception("%s %s failed", request.method, _shown(request))
+            reply = refusal(RefusedError(500, "The server failed; its log says why"))
             await _drain(request, reply)
         await reply(scope, receive, send)
         taken = (time.perf_counter() - started) * 1000
-        _LOG.info("%s %s %d %.0f ms", request.method, request.url.path, reply.status_code, taken)
+        _LOG.info("%s %s %d %.0f ms", request.method, _shown(request), reply.status_code, taken)
 
     async def _reply(self, request: Request) -> Response:
         host = request.headers.get("host", "")
@@ -67,13 +68,12 @@ class Application:
         if len(request.scope["raw_path"]) > MAX_PATH:
             raise RefusedError(414, f"The path has more than {MAX_PATH} characters")
         parts = request.scope["raw_path"].decode("ascii", "replace").partition("?")[0].strip("/").split("/")
-        user = self.site.identify(request.headers.get("authorization"))
+        # Storage has words of its own in that header, which are nobody's token.
+        user = NOBODY if parts[0] == "_xet" else self.site.identify(request.headers.get("authorization"))
         if user is None:
             raise RefusedError(401, "Invalid credentials in Authorization header")
-        target = split_target(parts)
-        base = f"{request.url.scheme}://{host}"
-        call = Call(request, self.site, user or NOBODY, target, base)
-        return await answer(request.method, parts, call)
+        base = self.site.url or f"{request.url.scheme}://{host}"
+        return await answer(request.method, parts, Call(request, self.site, user, split_target(parts), base))
 
     def _is_ours(self, header: str) -> bool:
         name = header.rpartition("]")[0].lstrip("[") if header.startswith("[") else header.partition(":")[0]
@@ -82,6 +82,12 @@ class Application:
         with suppress(ValueError):
             return bool(ipaddress.ip_address(name))
         return False
+
+
+def _shown(request: Request) -> str:
+    """The path for the log, without the leave that an upload address has in it."""
+    path = request.url.path
+    return "/_lfs/…" if path.startswith("/_lfs/") else path
 
 
 async def _drain(request: Request, reply: Response) -> None:

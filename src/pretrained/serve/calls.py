@@ -16,7 +16,7 @@ from ..checkpoint.files import parse_json
 from ..errors import ConfigError, ResourceLimitError
 from .names import KINDS, VERBS, is_path, is_repo_id
 from .people import User
-from .replies import RefusedError, missing_repo
+from .refusals import RefusedError, missing_repo
 from .repository import Repository, resolve
 from .site import Site
 

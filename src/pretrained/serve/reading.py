@@ -11,7 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from .calls import Call
-from .replies import Json, RefusedError, file_reply
+from .refusals import RefusedError
+from .replies import Json, file_reply
 from .repository import Commit, HubFile, Repository, history, last_commits
 
 __all__ = ["commits", "file", "iso", "listing", "paths", "refs", "repository", "safetensors", "tree", "whoami"]

@@ -13,10 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..errors import printable
-from .people import User
+from .refusals import RefusedError
 from .repository import HubFile
 
-__all__ = ["SAFE_HEADERS", "FileReply", "Json", "RefusedError", "file_reply", "missing_repo"]
+__all__ = ["SAFE_HEADERS", "FileReply", "Json", "file_reply", "refusal"]
 
 PIECE = 1 << 20  # bytes read and sent at a time
 
@@ -43,39 +43,6 @@ _TEXT = frozenset(
 )
 
 
-class RefusedError(Exception):
-    """A request that is answered with an error.
-
-    Attributes:
-        status: of HTTP.
-        code: the word by which clients tell errors apart (X-Error-Code), if there is one.
-        headers: others that belong to the answer.
-        body: fields of the JSON document beside `error`.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        code: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.headers = dict(headers or {})
-        self.body = dict(body or {})
-
-    def reply(self) -> Response:
-        """The answer."""
-        message = printable(self, 500).replace("\n", " ")
-        headers = {**self.headers, "X-Error-Message": message.encode("ascii", "replace").decode("ascii")}
-        if self.code is not None:
-            headers["X-Error-Code"] = self.code
-        return Json({"error": message, **self.body}, self.status, headers)
-
-
 class Json(Response):
     """A JSON document."""
 
@@ -86,11 +53,13 @@ class Json(Response):
         super().__init__(raw, status, {**SAFE_HEADERS, **(headers or {})}, media_type="application/json")
 
 
-def missing_repo(user: User) -> RefusedError:
-    """The same answer for a repository that is not there and one that is hidden: 401 for nobody, 404 for a user."""
-    if user.is_known:
-        return RefusedError(404, "Repository not found", "RepoNotFound")
-    return RefusedError(401, "Repository not found, or a token is needed", "RepoNotFound")
+def refusal(error: RefusedError) -> Response:
+    """The answer to a request that was refused."""
+    message = printable(error, 500).replace("\n", " ")
+    headers = {**error.headers, "X-Error-Message": message.encode("ascii", "replace").decode("ascii")}
+    if error.code is not None:
+        headers["X-Error-Code"] = error.code
+    return Json({"error": message, **error.body}, error.status, headers)
 
 
 class FileReply(StreamingResponse):

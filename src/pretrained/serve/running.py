@@ -10,12 +10,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit
 
 from ..errors import InvalidOptionError, MissingFrameworkError, SourceError
 from .cache import CacheShelf, is_cache
 from .folders import FolderShelf
 from .people import People
 from .repository import Shelf
+from .store import Store, has_store
 
 __all__ = ["HubServer", "default_memory", "shelves_of"]
 
@@ -30,17 +32,21 @@ def default_memory() -> Path:
     return Path(base) / "pretrained" / "serve-digests.json"
 
 
-def shelves_of(root: Path, memory: Path | None = None) -> list[Shelf]:
-    """What there is to serve in a folder.
+def shelves_of(root: Path, memory: Path | None = None, *, writable: bool = False) -> tuple[list[Shelf], Store | None]:
+    """What there is to serve in a folder: the store, if there is one or one is to be, and what else lies there.
 
     Raises:
         SourceError: it is no folder.
+        CheckpointBusyError: another server writes to it.
     """
+    if writable:
+        root.mkdir(parents=True, exist_ok=True)
     if not root.is_dir():
         raise SourceError(f"no folder {root} to serve", path=root)
     real = root.resolve()
-    found: list[Shelf] = [CacheShelf(real, memory)] if is_cache(real) else [FolderShelf(real, memory)]
-    return found
+    store = Store(real, writable=writable) if writable or has_store(real) else None
+    other: Shelf = CacheShelf(real, memory) if is_cache(real) else FolderShelf(real, memory)
+    return ([other] if store is None else [store, other]), store
 
 
 @dataclass
@@ -57,6 +63,9 @@ class HubServer:
         people: users and organisations.
         hosts: further names of the server.
         is_closed: whether nothing is shown without a token.
+        writable: whether users may write, into a store below the folder.
+        max_file: bytes of the largest file that is taken.
+        public_url: the address by which clients know the server, where a proxy stands before it.
         memory: where checksums are kept from one run to the next; None to compute them anew.
     """
 
@@ -66,6 +75,9 @@ class HubServer:
     people: People | None = None
     hosts: Collection[str] = ()
     is_closed: bool = False
+    writable: bool = False
+    max_file: int = 50 * 10**9
+    public_url: str | None = None
     memory: Path | None = None
 
     def __post_init__(self) -> None:
@@ -76,8 +88,10 @@ class HubServer:
         self.people = self.people or People()
         if self.is_closed and not self.people:
             raise InvalidOptionError("nobody could read anything: add --token USER=TOKEN", key="require_token")
+        if self.writable and not self.people:
+            raise InvalidOptionError("nobody could write anything: add --token USER=TOKEN", key="writable")
         self._thread: threading.Thread | None = None
-        self._shelves = shelves_of(Path(self.root), self.memory)
+        self._shelves, self._store = shelves_of(Path(self.root), self.memory, writable=self.writable)
 
     @property
     def shelves(self) -> list[Shelf]:
@@ -98,7 +112,10 @@ class HubServer:
         from .site import Site
 
         assert self.people is not None
-        site = Site(self._shelves, self.people, is_closed=self.is_closed)
+        store = self._store if self.writable else None
+        url = self.public_url.rstrip("/") if self.public_url else None
+        site = Site(self._shelves, self.people, store, self.is_closed, self.max_file, url)
+        named = {urlsplit(url).hostname or ""} if url else set()
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,7 +127,7 @@ class HubServer:
         self.port = self._socket.getsockname()[1]
         self._server = uvicorn.Server(
             uvicorn.Config(
-                Application(site, {self.host, socket.gethostname(), *self.hosts}),
+                Application(site, {self.host, socket.gethostname(), *named, *self.hosts}),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -125,7 +142,16 @@ class HubServer:
 
     def run(self) -> None:
         """Serves until the process is told to end (SIGINT, SIGTERM)."""
-        self._server.run(sockets=[self._socket])
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Gives the port and the store back."""
+        self._socket.close()
+        if self._store is not None:
+            self._store.close()
 
     def __enter__(self) -> HubServer:
         self.bind()
@@ -143,4 +169,3 @@ class HubServer:
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join()
-        self._socket.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
+from .busy import Busy
 from .people import NOBODY, People, User
 from .repository import Repository, Shelf
+from .store import Store
 
 __all__ = ["Site"]
 
@@ -21,12 +22,18 @@ class Site:
         people: everybody with a token.
         store: the shelf that can be written to, if there is one.
         is_closed: whether nothing is shown without a token.
+        max_file: bytes of the largest file that is taken.
+        url: the address by which clients know the server, if it is not the one they ask under.
+        busy: uploads that are being written to.
     """
 
     shelves: Sequence[Shelf]
     people: People
-    store: Any = None
+    store: Store | None = None
     is_closed: bool = False
+    max_file: int = 50 * 10**9
+    url: str | None = None
+    busy: Busy = field(default_factory=Busy)
 
     def find(self, kind: str, repo_id: str) -> Repository | None:
         """The repository of that name."""

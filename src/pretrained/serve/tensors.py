@@ -9,7 +9,7 @@ from typing import Any
 from ..checkpoint.files import parse_json, read_up_to
 from ..errors import PretrainedError
 from .calls import Call
-from .replies import RefusedError
+from .refusals import RefusedError
 from .repository import HubFile, Repository
 
 __all__ = ["header_of", "sharded_metadata"]
