@@ -31,6 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"pt", "tf", "flax"}),
     frozenset({"models"}),
     frozenset({"auto"}),
+    frozenset({"serve"}),
     frozenset(
         {"cli", "__init__", "__main__", "modeling_utils", "modeling_outputs", "configuration_utils", "pytorch_utils"}
     ),
@@ -261,7 +262,9 @@ def export_complaints(path: Path, tree: ast.Module) -> Iterator[str]:
         yield "no __all__"
         return
     listed = {item.value for item in ast.walk(declared[0]) if isinstance(item, ast.Constant)}
-    defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    defined = {
+        node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    }
     defined |= {
         n.id for node in tree.body for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }

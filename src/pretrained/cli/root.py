@@ -9,6 +9,7 @@ from .convert import convert
 from .diff import diff
 from .inspect import inspect
 from .plan import plan
+from .serve import serve
 from .verify import verify
 
 __all__ = ["root"]
@@ -19,11 +20,11 @@ _EPILOG = "Exit codes: 0 fine; 1 a finding (does not fit, damaged, differs); 2 w
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="pretrained")
 def root() -> None:
-    """Looks into, checks and rewrites model checkpoints.
+    """Looks into, checks, rewrites and serves model checkpoints.
 
     SOURCE is a folder, one weight file, an index file, or a name on the Hugging Face Hub.
     """
 
 
-for _command in (inspect, plan, verify, convert, diff):
+for _command in (inspect, plan, verify, convert, diff, serve):
     root.add_command(_command)
