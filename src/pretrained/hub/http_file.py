@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
@@ -21,7 +21,6 @@ _STRONG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _DATE = re.compile(r"[A-Za-z0-9 ,:+\-]{10,64}")
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # what stores answer when a signature is too old
-_MAX_LOCATE = 3
 
 
 class NoRangesError(HubError):
@@ -36,7 +35,6 @@ class HttpFile:
         locate: gives the URL to ask; called again after it stopped working.
         name: what messages call the file.
         size: bytes there are.
-        is_signed: whether `locate` makes signed URLs, which expire.
         is_whole: asks for the whole file at once, of a server without ranges.
     """
 
@@ -47,12 +45,11 @@ class HttpFile:
         *,
         name: str,
         size: int,
-        is_signed: bool = False,
         is_whole: bool = False,
     ) -> None:
         self.name, self.size = name, size
         self._connections, self._locate = connections, locate
-        self._is_signed, self._is_whole = is_signed, is_whole
+        self._is_whole = is_whole
         self._lock = threading.Lock()
         self._place: str | None = None  # where the first answer came from, or a signed URL
         self._condition: tuple[str, str] | None = None  # the header that holds the next answers to the same content
@@ -82,24 +79,18 @@ class HttpFile:
             NoRangesError: it gives whole files only. HubError: it refuses.
             CheckpointChangedError: the file is another now.
         """
-        for _ in range(_MAX_LOCATE):
-            with self._lock:
-                place, condition = self._place, self._condition
-                if place is None and self._is_signed:
-                    place = self._place = self._locate()
+        answer = None
+        for place, condition in self._places():
             headers = {} if self._is_whole else {"Range": f"bytes={start}-{stop - 1}"}
-            if place is not None and condition is not None:
+            if condition is not None:
                 headers[condition[0]] = condition[1]
-            answer = self._connections.open("GET", place or self._locate(), headers)
-            if answer.status in (200, 206):
+            answer = self._connections.open("GET", place, headers)
+            if answer.status not in _EXPIRED:
                 break
             answer.close()
-            if place is None or answer.status not in _EXPIRED:
-                raise self._refusal(answer, start)
-            with self._lock:
-                if self._place == place:  # another thread may have found the new one already
-                    self._place = self._condition = None
-        else:
+        assert answer is not None
+        if answer.status not in (200, 206):
+            answer.close()
             raise self._refusal(answer, start)
         try:
             self._check(answer, start, stop)
@@ -107,6 +98,17 @@ class HttpFile:
             answer.close()
             raise
         return answer
+
+    def _places(self) -> Iterator[tuple[str, tuple[str, str] | None]]:
+        """(URL, header that holds it to the same content): the one that worked last, then one that is found anew."""
+        with self._lock:
+            place, condition = self._place, self._condition
+        if place is not None:
+            yield place, condition
+            with self._lock:
+                if self._place == place:  # another thread may have found the new one already
+                    self._place = self._condition = None
+        yield self._locate(), None
 
     def _check(self, answer: Answer, start: int, stop: int) -> None:
         if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
@@ -147,7 +149,7 @@ class HttpFile:
                 self._seen = self._seen or here
                 if self._seen[0] == here[0] and self._seen[1] != here[1]:
                     raise self._changed("has another ETag")
-            if self._place is None:
+            if self._place is None:  # of a signed URL too: it is good for some time
                 self._place = answer.url
             if self._place == answer.url:
                 self._condition = condition

@@ -304,7 +304,7 @@ class _FileSystem(_Store):
     def file(self, name: str, found: _Found) -> HttpFile | FsFile:
         path, shown = self._items[name]["name"], f"{self._shown}/{name}"
         if (sign := self._signer(path)) is not None:
-            return HttpFile(self._connections, sign, name=shown, size=found.size, is_signed=True)
+            return HttpFile(self._connections, sign, name=shown, size=found.size)
         return FsFile(self._fs, path, name=shown, size=found.size)
 
     def _signer(self, path: str) -> Callable[[], str] | None:

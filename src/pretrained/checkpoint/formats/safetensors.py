@@ -11,6 +11,7 @@ from typing import Any
 from ..._types import ByteSource, PathLike, Piece
 from ...errors import CheckpointChangedError, PretrainedError, ResourceLimitError, TensorError, WeightsFormatError
 from ..files import HEAD, fill, open_regular, place, read_up_to, recognise, stamp_of
+from ..head import WithHead
 from ..tensors import BITS, Entry, FileStamp
 from .safetensors_header import DTYPES, MAX_HEADER, MAX_TENSORS, HeaderFlawError, parse_header, quoted
 from .safetensors_write import Outgoing, write
@@ -138,15 +139,10 @@ def read_remote_header(source: ByteSource) -> Header:
         HubError, CheckpointChangedError: as `ByteSource.fetch`.
     """
     file = Path(source.name)
-
-    def read(count: int, start: int) -> bytes:
-        raw = bytearray(max(0, min(count, source.size - start)))
-        source.fetch([Piece(start, len(raw), lambda: memoryview(raw))])
-        return bytes(raw)
-
-    length, raw = _header_bytes(read, file, source.size, _FIRST_RANGE)
+    headed = WithHead(source, _FIRST_RANGE)
+    length, raw = _header_bytes(headed.read, file, source.size, _FIRST_RANGE)
     entries, metadata = _parsed(raw, file, length, source.size)
-    return Header(file, entries, metadata, None, 8 + length, source)
+    return Header(file, entries, metadata, None, 8 + length, headed)
 
 
 def _parsed(raw: bytes, file: Path, length: int, size: int) -> tuple[Mapping[str, Entry], Mapping[str, str]]:
