@@ -11,6 +11,7 @@ import json
 import re
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,7 +111,10 @@ class Server:
             request.send_header(name, value)
         request.end_headers()
         if request.command != "HEAD":
-            request.wfile.write(body)
+            self.write(request, body)
+
+    def write(self, request: Any, body: bytes) -> None:
+        request.wfile.write(body)
 
     def send_file(self, request: Any, content: bytes, headers: dict[str, str], *, ranges: bool = True) -> None:
         """A file or the range of it that is asked for."""
@@ -142,6 +146,7 @@ class Store(Server):
         self.cuts = 0  # how many answers are cut off in the middle
         self.ranges = True
         self.busy = 0  # how many answers are 503
+        self.delay = 0.0  # seconds before every 64 KiB
         self.reach: int | None = None  # bytes of a file that can be had; the rest breaks off
 
     def sign(self, digest: str) -> str:
@@ -171,6 +176,12 @@ class Store(Server):
         if is_cut or self.reach is not None:
             return self.send_cut(request, content, is_cut)
         self.send_file(request, content, {"ETag": f'"{parts.path.strip("/")[:32]}"'}, ranges=self.ranges)
+
+    def write(self, request: Any, body: bytes) -> None:
+        for start in range(0, len(body), 1 << 16):
+            if self.delay:
+                time.sleep(self.delay)
+            request.wfile.write(body[start : start + (1 << 16)])
 
     def send_cut(self, request: Any, content: bytes, is_cut: bool) -> None:
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
@@ -212,9 +223,10 @@ class Hub(Server):
         if parts[:2] == ["api", "models"] and "/".join(parts[2:4]) == self.repo:
             return self.api(request, parts[4:], raw.query)
         if "/".join(parts[:2]) == self.repo and parts[2:3] == ["resolve"]:
-            content = self.commits.get(parts[3], {}).get("/".join(parts[4:]))
+            commit = self.branches.get(parts[3], parts[3])
+            content = self.commits.get(commit, {}).get("/".join(parts[4:]))
             if content is not None:
-                return self.resolve(request, content, parts[3])
+                return self.resolve(request, content, commit)
         return self.send(request, b'{"error": "no such repository"}', 404, {"X-Error-Code": "RepoNotFound"})
 
     def api(self, request: Any, parts: list[str], query: str) -> None:
