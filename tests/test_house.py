@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "pretrained"
 
 # Packages and modules by floor: each may import its own floor and those below, but for the strangers.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "options", "source_options", "report", "_types"}),
+    frozenset({"errors", "options", "source_options", "push_options", "report", "_types"}),
     frozenset({"hub"}),
     frozenset(
         {
@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "configuration_input",
             "configuration_labels",
             "own_code",
+            "saving_texts",
             "generation",
             "checkpoint",
             "quantization",

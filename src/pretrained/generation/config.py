@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from .._types import PathLike, Snapshot
-from ..checkpoint.commit import Stage
 from ..checkpoint.files import read_json, safe_join
 from ..checkpoint.find import settle
 from ..configuration_fields import from_json_value, to_json_value
 from ..errors import ConfigError, SourceError
+from ..hub.push import PushToHubMixin
 from ..hub.ref import resolve
+from ..hub.upload import Upload
 from ..options import split_source_options
+from ..saving_texts import save_texts
 
 __all__ = ["GENERATION_CONFIG_NAME", "GenerationConfig", "read_generation_config"]
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 
 
-class GenerationConfig:
+class GenerationConfig(PushToHubMixin):
     """Settings of generation as attributes; what is given or read is kept and written back.
 
     Args:
@@ -61,11 +63,15 @@ class GenerationConfig:
         """The text of generation_config.json."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
-    def save_pretrained(self, save_directory: PathLike) -> None:
-        """Writes generation_config.json into the folder, all or nothing."""
-        with Stage(save_directory) as stage:
-            stage.path(GENERATION_CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
-            stage.commit()
+    def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
+        """Writes generation_config.json into the folder, all or nothing; with `push_to_hub=True` pushes it too."""
+        save_texts(self, save_directory, {GENERATION_CONFIG_NAME: self.to_json_string()}, kwargs)
+
+    def _push_files(self, upload: Upload, saved: dict[str, Any]) -> None:
+        upload.add_texts({GENERATION_CONFIG_NAME: self.to_json_string()})
+
+    def _save_to(self, folder: Path, saved: dict[str, Any]) -> None:
+        self.save_pretrained(folder)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GenerationConfig) and self.to_dict() == other.to_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import HubError
@@ -10,9 +11,10 @@ from ..source_options import SourceOptions
 from .auth import Access
 from .urls import redacted
 
-__all__ = ["cause_of", "hub_error", "is_outage", "status_of", "trouble"]
+__all__ = ["cause_of", "chain_of", "hub_error", "is_outage", "status_of", "trouble"]
 
 _MAX_SHOWN = 8
+_OFFLINE = "To use only what is cached, pass local_files_only=True"
 
 
 def trouble() -> tuple[type[Exception], ...]:
@@ -20,14 +22,25 @@ def trouble() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx, or httpx2 from release 2.4 on
 
-    # ValueError: a token or an endpoint that no request can hold.
-    return (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError, ValueError)
+    # ValueError: a token or an endpoint that no request can hold. RuntimeError: what an upload in a thread ends with.
+    return (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError, ValueError, RuntimeError)
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error is about."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
+    """The HTTP status that an error is about, or one that it came from."""
+    for part in chain_of(error):
+        status = getattr(getattr(part, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
 
 
 def is_outage(error: Exception) -> bool:
@@ -41,12 +54,7 @@ def is_outage(error: Exception) -> bool:
 
 def cause_of(error: Exception) -> Exception | None:
     """The error as a cause that may be shown: None where its text has the query of a URL in it, which may sign it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if "?" in str(seen):
-            return None
-        seen = seen.__cause__ or seen.__context__
-    return error
+    return None if any("?" in str(part) for part in chain_of(error)) else error
 
 
 def hub_error(
@@ -88,14 +96,16 @@ def hub_error(
     elif status == 429:
         reason = "too many requests; wait, or pass token="
     elif status is not None and status >= 500:
-        reason = "the server is in trouble. To use only what is cached, pass local_files_only=True"
+        reason = f"the server is in trouble. {_OFFLINE}"
     elif isinstance(error, errors.FileMetadataError):
         reason = "what answers there is no hub, or does not say so; look at HF_ENDPOINT and endpoint="
     elif is_outage(error):
         waited = "" if seconds is None else f" after {seconds:.1f} s"
-        reason = f"no answer{waited}. To use only what is cached, pass local_files_only=True"
+        reason = f"no answer{waited}. {_OFFLINE}"
     else:
-        reason = f"it did not work ({sent}). To use only what is cached, pass local_files_only=True"
+        reason = f"it did not work ({sent}). {_OFFLINE}"
+    if what != "load":
+        reason = reason.replace(f". {_OFFLINE}", "")
     return HubError(f"{head}: {reason}", path=repo_id, status=status, reason=reason)
 
 
