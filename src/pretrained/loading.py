@@ -138,7 +138,7 @@ def _load_once(
     with watch.time("skeleton"):
         # With a config that was read and nothing else, whatever a constructor complains of is in the file.
         is_read = snapshot is not None and options.config is None and not (model_args or arguments)
-        file = name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot else None
+        file = name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot and is_read else None
         with located(cls.__name__, file) if is_read else nullcontext():
             model = backend.skeleton(lambda: cls(config, *model_args, **arguments))
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch, quantizer=quantizer)

@@ -102,6 +102,8 @@ def _online(repo_id: str, source: SourceOptions, cache: RepositoryCache, path: s
     since = time.monotonic()
     try:
         commit, tree = _listing(api, repo_id, source.revision)
+    except PretrainedError:
+        raise
     except trouble() as error:
         known = cache.commit_of(source.revision or "main") or source.revision or ""
         if is_outage(error) and not source.force_download and cache.snapshot(known or "none").is_dir():

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import HubError, SaveError
+from ..errors import PretrainedError, SaveError
 from ..options import SourceOptions
 from ..push_options import PushOptions
 from .auth import access_to
@@ -233,7 +233,7 @@ class Upload:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except HubError:
+        except PretrainedError:
             raise
         except trouble() as error:
             raise hub_error("push to", self.repo_id, self._access, self._source, error) from cause_of(error)
