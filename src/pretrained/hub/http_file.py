@@ -132,6 +132,7 @@ class HttpFile:
                 "be streamed. Leave out stream=True to download it",
                 path=self.name,
                 status=200,
+                key="stream",
             )
         match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != start:
