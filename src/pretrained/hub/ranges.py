@@ -20,11 +20,11 @@ __all__ = ["MAX_REQUEST", "Levels", "Opener", "Stream", "fetch"]
 
 MIN_REQUEST, MAX_REQUEST = 8 << 20, 16 << 20  # bytes; smaller ones are more round trips, larger ones end unevenly
 MAX_GAP = 4096  # bytes that nobody wants, read rather than asked around
-SLICE = 256 << 10  # bytes read in one call, between which others may look in
+SLICE = 512 << 10  # bytes read in one call, between which others may look in
 FIRST_LEVEL, MAX_LEVEL = 8, 32  # connections
 TICK = 0.1  # seconds between looks at the throughput
 WORTH_IT = 1.2  # by how much twice the connections have to be faster, for more of them
-STALL = 30.0  # seconds that one slice may take; a server that only drips is not waited for
+STALL = 60.0  # seconds that one slice may take; a server that only drips is not waited for
 TRIES = 5  # of one request without a byte
 PAUSE = 0.25  # seconds before the second try, and twice as long before each further one
 MAX_WAIT = 30.0  # seconds that a server may ask to be left alone
