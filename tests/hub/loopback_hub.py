@@ -139,6 +139,8 @@ class Store(Server):
 
     def __init__(self) -> None:
         super().__init__()
+        # Another name, by which release 1 of huggingface_hub knows another host.
+        self.url = self.url.replace("127.0.0.1", "localhost")
         self.content: dict[str, bytes] = {}
         self.lifetime = 1_000_000
         self.signatures: dict[str, int] = {}
