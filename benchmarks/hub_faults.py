@@ -107,7 +107,11 @@ def killed(folder: Path, scratch: Path, times: int) -> tuple[int, list[float]]:
             second = start(url, cache)
             go(second)
             is_fine = is_done(second) and is_right(cache, digest)
-            good += is_fine and served(url) - before == missing
+            sent = served(url) - before
+            good += is_fine and sent == missing
+            if not (is_fine and sent == missing):
+                left = [path.name for path in cache.rglob("*.incomplete")]
+                print(f"  {number}: {sent} bytes were sent and {missing} missing; right: {is_fine}; left: {left}")
         shares.append(there / SIZE)
         shutil.rmtree(cache)
     return good, shares
