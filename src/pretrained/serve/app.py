@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .calls import Call, split_target
+from .pages import error_page
 from .people import NOBODY
 from .refusals import RefusedError
 from .replies import refusal
@@ -48,7 +49,7 @@ class Application:
         try:
             reply = await self._reply(request)
         except RefusedError as error:
-            reply = refusal(error)
+            reply = error_page(error) if _is_for_people(request) else refusal(error)
             await _drain(request, reply)
         except ClientDisconnect:
             return
@@ -82,6 +83,12 @@ class Application:
         with suppress(ValueError):
             return bool(ipaddress.ip_address(name))
         return False
+
+
+def _is_for_people(request: Request) -> bool:
+    """Whether it is a browser that asks for a page."""
+    is_page = "text/html" in request.headers.get("accept", "") and request.method == "GET"
+    return is_page and not request.url.path.startswith(("/api/", "/_"))
 
 
 def _shown(request: Request) -> str:

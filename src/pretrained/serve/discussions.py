@@ -19,7 +19,7 @@ from .repository import MAIN, history
 from .store_repository import State, StoreRepository, head_of, move_head
 from .writing import store_repo, text_of
 
-__all__ = ["change", "comment", "create", "details", "listing", "merge", "open_pull", "status", "title"]
+__all__ = ["change", "comment", "create", "described", "details", "listing", "merge", "open_pull", "status", "title"]
 
 PAGE = 50
 MAX_TITLE, MIN_TITLE = 200, 3
@@ -119,10 +119,11 @@ def _one(state: Mapping[str, Any], number: str) -> Any:
 
 async def details(call: Call, number: str) -> Response:
     """One discussion with all that was said."""
-    return Json(await run_in_threadpool(_details, call, number))
+    return Json(await run_in_threadpool(described, call, number))
 
 
-def _details(call: Call, number: str) -> dict[str, Any]:
+def described(call: Call, number: str) -> dict[str, Any]:
+    """The same as a document. Raises RefusedError if there is none."""
     repo = call.repo
     if not isinstance(repo, StoreRepository):
         raise RefusedError(404, f"No discussion {number:.20}")
