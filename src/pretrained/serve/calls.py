@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
@@ -23,6 +24,8 @@ from .site import Site
 __all__ = ["MAX_JSON", "Call", "Target", "split_target"]
 
 MAX_JSON = 4 << 20  # bytes of a body that is kept in memory
+MAX_STRANGER = 1 << 20  # the same, of those without a token
+PATIENCE = 60.0  # seconds to wait for the next piece of a body
 MAX_PATHS = 10_000  # names in one form
 
 
@@ -84,7 +87,6 @@ class Call:
     user: User
     target: Target | None
     base: str
-    state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -145,17 +147,25 @@ class Call:
         if length.isascii() and length.isdigit() and int(length[:20]) > limit:
             raise RefusedError(413, f"The body has {length:.20} bytes; at most {limit} are accepted")
         count = 0
-        try:
-            async for piece in self.request.stream():
-                count += len(piece)
-                if count > limit:
-                    raise RefusedError(413, f"The body has more than {limit} bytes")
-                yield piece
-        except ClientDisconnect:
-            raise RefusedError(400, "The connection ended before the body did") from None
+        pieces = self.request.stream()
+        while True:
+            try:
+                with anyio.fail_after(PATIENCE):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except ClientDisconnect:
+                raise RefusedError(400, "The connection ended before the body did") from None
+            except TimeoutError:
+                raise RefusedError(408, f"Nothing came for {PATIENCE:.0f} seconds") from None
+            count += len(piece)
+            if count > limit:
+                raise RefusedError(413, f"The body has more than {limit} bytes")
+            yield piece
 
     async def body(self, limit: int = MAX_JSON) -> bytes:
         """The whole body."""
+        limit = limit if self.user.is_known else min(limit, MAX_STRANGER)
         return b"".join([piece async for piece in self.stream(limit)])
 
     async def json(self, limit: int = MAX_JSON) -> dict[str, Any]:

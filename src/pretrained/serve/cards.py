@@ -47,6 +47,8 @@ def front_matter(text: str) -> tuple[dict[str, Any], list[str]]:
         return {}, []
     if len(head) > MAX_FACTS:
         return {}, [f"the metadata has {len(head)} characters; at most {MAX_FACTS} are read"]
+    if "<<" in head:  # a few lines of merged mappings can stand for more than fits into memory
+        return {}, ["the metadata merges mappings (<<), which is not read"]
     from huggingface_hub import RepoCard  # it has a safe loader of YAML, and knows what clients write
 
     try:

@@ -26,7 +26,7 @@ __all__ = ["blob", "commit", "discussion", "error_page", "icon", "index", "model
 
 MAX_ROWS = 2000  # of a table
 MAX_COMMITS = 20
-MAX_LISTED = 1000
+MAX_LISTED = 200
 _PAGE_HEADERS = {
     **SAFE_HEADERS,
     "Content-Security-Policy": (

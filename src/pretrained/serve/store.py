@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import secrets
 import shutil
@@ -25,6 +27,7 @@ from .disk_store import Blobs, sync_folder, write_json
 from .names import KINDS, is_repo_id, split_id
 from .refusals import RefusedError
 from .store_repository import StoreRepository
+from .sweep import sweep
 
 __all__ = ["STORE", "Store", "has_store"]
 
@@ -81,6 +84,9 @@ class Store:
         if not (self.root / "format").exists():
             write_json(self.root / "format", {"version": FORMAT})
         self._tidy()
+        if (self.root / "sweep").exists():
+            sweep(self.root)
+            (self.root / "sweep").unlink()
 
     def _tidy(self) -> None:
         """Drops what a server that was killed left half written; parts of uploads may yet be completed."""
@@ -104,6 +110,10 @@ class Store:
     def is_writable(self) -> bool:
         """Whether this process may change it."""
         return self._held is not None
+
+    def name_for(self, user: str) -> str:
+        """A word that stands for this store and one user, and tells nothing about either."""
+        return hmac.new(self.secret, user.encode(), hashlib.sha256).hexdigest()[:16]
 
     def _home(self, kind: str, repo_id: str) -> Path:
         namespace, name = split_id(repo_id)
