@@ -52,7 +52,10 @@ async def write_token(call: Call, revision: str) -> Response:
 
     def run() -> Response:
         repo = store_repo(call)
-        ref_to_write(call, repo, revision, by_pull=call.flag("create_pr"))
+        if call.flag("create_pr"):
+            call.check_access()  # clients name no revision then, but the word None
+        else:
+            ref_to_write(call, repo, revision)
         until = int(time.time() + LEAVE)
         word = sign(store_of(call).secret, Leave("xet", call.user.name, repo.kind, repo.id, until))
         # Clients remember by this address what they have sent: another store, or another user, has not got it.
