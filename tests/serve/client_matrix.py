@@ -183,7 +183,8 @@ def run_transformers(work: Path) -> dict[str, str]:
 import sys, torch
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, __version__
 torch.manual_seed(0)
-model = BertModel(BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=37, vocab_size=99))
+sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
+model = BertModel(BertConfig(**sizes, vocab_size=99))
 model.push_to_hub("ann/pushed", token="token-of-ann", max_shard_size="40KB")
 loaded = AutoModel.from_pretrained("ann/pushed")
 assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values()))

@@ -305,10 +305,7 @@ def run_all() -> None:
         try:
             step()
         except Exception as error:
-            place = error.__traceback__
-            while place is not None and place.tb_next is not None and place.tb_frame.f_code.co_filename != __file__:
-                place = place.tb_next
-            lines = [frame for frame in _lines(error)]
+            lines = _lines(error)
             note = f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (line {lines[-1] if lines else '?'})"
         print(json.dumps({"step": step.__name__, "ok": not note, "note": note}), flush=True)
 

@@ -29,7 +29,9 @@ class Served:
     def __init__(self, root: Path, words: Sequence[str] = WRITABLE, port: int = 0) -> None:
         environment = {**os.environ, "PYTHONPATH": str(SOURCE), "XDG_CACHE_HOME": str(root.parent / "memory")}
         command = [sys.executable, "-m", "pretrained", "serve", str(root), "--port", str(port), *words]
-        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # Without a buffer, so that `select` sees what there is.
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+        self._process = subprocess.Popen(command, env=environment, **pipes)  # type: ignore[call-overload]
         assert self._process.stdout is not None
         self.output = ""
         deadline = time.monotonic() + 60

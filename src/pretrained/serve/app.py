@@ -44,6 +44,8 @@ class Application:
         """Answers one request."""
         if scope["type"] != "http":
             return
+        if scope["path"].startswith("/_lfs/"):
+            scope["path"] = "/_lfs/…"  # for whoever logs it: the address of an upload is leave to upload
         request = Request(scope, receive)
         started = time.perf_counter()
         try:
@@ -55,12 +57,12 @@ class Application:
             return
         except Exception:  # noqa: BLE001  # whatever it was, the client gets an answer and the log gets the traceback
             # Neither the body nor the query of a request is logged: either may hold what is nobody's business.
-            _LOG.exception("%s %s failed", request.method, _shown(request))
+            _LOG.exception("%s %s failed", request.method, request.url.path)
             reply = refusal(RefusedError(500, "The server failed; its log says why"))
             await _drain(request, reply)
         await reply(scope, receive, send)
         taken = (time.perf_counter() - started) * 1000
-        _LOG.info("%s %s %d %.0f ms", request.method, _shown(request), reply.status_code, taken)
+        _LOG.info("%s %s %d %.0f ms", request.method, request.url.path, reply.status_code, taken)
 
     async def _reply(self, request: Request) -> Response:
         host = request.headers.get("host", "")
@@ -89,12 +91,6 @@ def _is_for_people(request: Request) -> bool:
     """Whether it is a browser that asks for a page."""
     is_page = "text/html" in request.headers.get("accept", "") and request.method == "GET"
     return is_page and not request.url.path.startswith(("/api/", "/_"))
-
-
-def _shown(request: Request) -> str:
-    """The path for the log, without the leave that an upload address has in it."""
-    path = request.url.path
-    return "/_lfs/…" if path.startswith("/_lfs/") else path
 
 
 async def _drain(request: Request, reply: Response) -> None:

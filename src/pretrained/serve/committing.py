@@ -150,7 +150,7 @@ def _edit(key: Any, path: str, value: dict[str, Any], repo: StoreRepository) -> 
         case "deletedFolder":
             return Edit(path, is_folder=True)
         case _:
-            raise RefusedError(400, f"A line of a commit cannot be {key!s:.40!r}")
+            raise RefusedError(400, f"A line of a commit cannot be {str(key)!r:.40}")
 
 
 def _regular(path: str, value: dict[str, Any], repo: StoreRepository) -> Kept:

@@ -259,7 +259,7 @@ async def status(call: Call, number: str) -> Response:
     body = await call.json()
     new, text = body.get("status"), text_of(body.get("comment"), "comment")
     if new not in ("open", "closed"):
-        raise RefusedError(400, f"The status is open or closed, not {new!s:.40!r}")
+        raise RefusedError(400, f"The status is open or closed, not {str(new)!r:.40}")
 
     def run() -> dict[str, Any]:
         repo = store_repo(call)
