@@ -60,10 +60,12 @@ class Served:
         self._end(signal.SIGINT)
 
     def _end(self, number: int) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(number)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
+        if self._process.stderr.closed:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(number)
         self.stderr = self._process.stderr.read().decode()
         self.code = self._process.wait(30)
         self._process.stdout.close()

@@ -75,7 +75,10 @@ def serve(
     count = sum(1 for shelf in server.shelves for kind in ("models", "datasets", "spaces") for _ in shelf.listed(kind))
     say(f"{path}: {plural(count, 'repository')[:-1] + 'ies' if count != 1 else '1 repository'} at {server.url}")
     say(f"HF_ENDPOINT={server.url} is what clients need; Ctrl-C ends it")
-    server.run()
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        say()  # the usual end
     return FINE
 
 

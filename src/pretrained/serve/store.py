@@ -92,8 +92,9 @@ class Store:
         """Drops what a server that was killed left half written; parts of uploads may yet be completed."""
         for path in (self.root / "tmp").iterdir():
             _remove(path)
-        for path in self.root.glob("repos/*/*/*/.state.json.*"):
-            _remove(path)
+        for pattern in ("repos/*/*/*/.*.json.*", "repos/*/*/*/*/.*.json.*", "xet/*/.*.json.*"):
+            for path in self.root.glob(pattern):
+                _remove(path)
         for folder in ("parts", "xet"):
             for path in (self.root / folder).rglob("*"):
                 with suppress(OSError):

@@ -187,7 +187,7 @@ def _complete(store: Store, repo: StoreRepository, leave: Leave) -> None:
     if size != leave.size or found != leave.oid:
         path.unlink(missing_ok=True)
         raise RefusedError(400, f"The parts have {size} bytes and the sha256 {found}; {leave.oid} was due")
-    store.blobs.adopt(path, leave.oid)
+    store.blobs.adopt([(path, leave.oid)])
     repo.grant(leave.oid)
 
 
