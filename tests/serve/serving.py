@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -118,4 +119,6 @@ class Turnstile:
         """Ends every connection."""
         self._listener.close()
         for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for it
             end.close()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
 
 import anyio
@@ -27,6 +27,8 @@ MAX_JSON = 4 << 20  # bytes of a body that is kept in memory
 MAX_STRANGER = 1 << 20  # the same, of those without a token
 PATIENCE = 60.0  # seconds to wait for the next piece of a body
 MAX_PATHS = 10_000  # names in one form
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,10 @@ class Call:
         if path and not is_path(path):
             raise RefusedError(400, f"No path of a file: {path!r:.200}")
         return path
+
+    async def slowly(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What `work` returns, once it is its turn: few such calls are worked on at once, and others need not wait."""
+        return await anyio.to_thread.run_sync(partial(work, *arguments), limiter=self.site.slow)
 
     async def stream(self, limit: int) -> AsyncIterator[bytes]:
         """The body in pieces as they come. Raises RefusedError for more than `limit` bytes."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 __all__ = ["Markup", "card_markup", "element", "file_url", "join"]
 
 _EMPTY = frozenset({"meta", "link", "input", "br", "hr", "img", "rect"})
-_MAX_CARD = 200_000  # characters that are rendered
+_MAX_CARD = 100_000  # characters that are rendered
 _MAX_TOKENS = 50_000
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from ..checkpoint.tensors import Entry
@@ -74,7 +74,7 @@ async def icon(call: Call) -> Response:
 
 async def index(call: Call) -> Response:
     """Everything that is served, by name."""
-    return await run_in_threadpool(_index, call)
+    return await call.slowly(_index, call)
 
 
 def _index(call: Call) -> Response:
@@ -125,7 +125,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[Markup | str]], number
 
 async def model(call: Call, revision: str) -> Response:
     """A repository at a revision."""
-    return await run_in_threadpool(_model, call, revision)
+    return await call.slowly(_model, call, revision)
 
 
 def _model(call: Call, revision: str) -> Response:
@@ -220,9 +220,14 @@ def _card(repo: Repository, oid: str, tree: Tree) -> Iterator[Markup]:
         text = read_small(repo, oid, file, MAX_CARD).decode("utf-8", "replace")
     except OSError:
         return
-    body = card_markup(split_card(text)[1], lambda path: file_url(_home(repo), "resolve", oid, path))
+    body = _card_body(split_card(text)[1], _home(repo), oid)
     yield element("h2", "Card")
     yield element("div", body, class_="card")
+
+
+@lru_cache(maxsize=64)
+def _card_body(text: str, home: str, oid: str) -> Markup:
+    return card_markup(text, lambda path: file_url(home, "resolve", oid, path))
 
 
 def _history(repo: Repository, oid: str) -> Iterator[Markup]:
@@ -265,7 +270,7 @@ async def blob(call: Call, revision: str, parts: tuple[str, ...]) -> Response:
 
 async def discussion(call: Call, number: str) -> Response:
     """A discussion or pull request as it was said."""
-    return await run_in_threadpool(_discussion, call, number)
+    return await call.slowly(_discussion, call, number)
 
 
 def _discussion(call: Call, number: str) -> Response:

@@ -72,7 +72,7 @@ async def _upload(method: str, parts: list[str], call: Call) -> Response:
         case ("PUT", [word]):
             return await uploads.whole(call, word)
         case ("PUT", [word, number]):
-            return await uploads.part(call, word, number)
+            return await uploads.one_part(call, word, number)
         case ("POST", [word]):
             return await uploads.complete(call, word)
     raise RefusedError(404, "Not found")

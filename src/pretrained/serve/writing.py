@@ -328,6 +328,6 @@ async def validate_yaml(call: Call) -> Response:
     """What is wrong with the facts at the head of a card."""
     body = await call.json(MAX_CARD)
     text = text_of(body.get("content"), "content", MAX_CARD)
-    _, errors = await run_in_threadpool(front_matter, text)
+    _, errors = await call.slowly(front_matter, text)
     reply = {"errors": [{"message": error} for error in errors], "warnings": []}
     return Json(reply, 400 if errors else 200)
