@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import Web
 
 from pretrained.errors import CheckpointBusyError, InvalidOptionError
 from pretrained.serve import uploads
@@ -394,7 +395,7 @@ def test_one_server_writes_and_others_may_read(web: Any, repo: str, hub: HubServ
     with pytest.raises(CheckpointBusyError, match="another server writes to"):
         HubServer(hub.root, people=people, writable=True)
     with HubServer(hub.root) as reader:
-        other = type(web)(reader)
+        other = Web(reader)
         assert other("GET", f"/{repo}/resolve/main/a.txt").body == TEXT
         web.commit(repo, {"a.txt": b"later"})
         assert other("GET", f"/{repo}/resolve/main/a.txt").body == b"later"
@@ -428,7 +429,6 @@ def test_the_folder_beside_the_store_is_read_only(models: Path, serve: Any) -> N
 
 def test_contents_of_deleted_repositories_go(tmp_path: Path, monkeypatch: Any) -> None:
     people = People({"ann": "token-of-ann"})
-    from conftest import Web
 
     def start() -> HubServer:
         return HubServer(tmp_path, people=people, writable=True)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +25,7 @@ __all__ = ["Application"]
 
 _LOG = logging.getLogger(__name__)
 MAX_DRAINED = 64 << 20  # bytes of a body that are read to the end after its request was refused
+DRAINING = 10.0  # seconds that may take
 MAX_PATH = 8192  # characters
 
 
@@ -96,9 +98,11 @@ def _is_for_people(request: Request) -> bool:
 async def _drain(request: Request, reply: Response) -> None:
     """Reads what is left of a body, so that the connection can go on; a long one ends it."""
     count = 0
-    with suppress(ClientDisconnect, RuntimeError):  # the latter: it was read before
+    with suppress(ClientDisconnect, RuntimeError), anyio.move_on_after(DRAINING):  # RuntimeError: it was read before
         async for piece in request.stream():
             count += len(piece)
             if count > MAX_DRAINED:
-                reply.headers["Connection"] = "close"
-                return
+                break
+        else:
+            return
+    reply.headers["Connection"] = "close"

@@ -249,7 +249,7 @@ def _commit(call: Call, repo: StoreRepository, ref: str, draft: _Draft, by_pull:
         oid = repo.add(state, ref, draft.edits, draft.title, draft.description, call.user.name, draft.parent)
         if by_pull:
             base = ref if ref.startswith("refs/pr/") else ref.removeprefix("refs/heads/")
-            number = open_pull(state, draft.title, draft.description, call.user.name, base, oid)
+            number = open_pull(repo, state, draft.title, draft.description, call.user.name, base, oid)
         else:
             move_head(state, ref, oid)
     url = f"{call.base}/{'' if repo.kind == 'models' else f'{repo.kind}/'}{repo.id}"

@@ -21,6 +21,7 @@ from ..hub.snapshot import FolderSnapshot
 from .digests import Digests, Stamp, stamp_of
 from .names import is_path, is_repo_id, split_id
 from .objects import commit_id
+from .refusals import RefusedError
 from .repository import MAIN, Commit, HubFile, Refs, Tree
 
 __all__ = ["FolderRepository", "FolderShelf"]
@@ -28,6 +29,7 @@ __all__ = ["FolderRepository", "FolderShelf"]
 _LOG = logging.getLogger(__name__)
 _MAX_FILES = 20_000
 _MAX_DEPTH = 8
+PATIENCE = 5.0  # seconds to wait for somebody else who reads the same files
 _KEPT_DOTS = frozenset({".gitattributes", ".gitignore"})  # any other hidden file is nobody's business
 _MODEL_FILE = re.compile(
     r"(config|adapter_config|generation_config|tokenizer|tokenizer_config|preprocessor_config|model_index)\.json"
@@ -67,25 +69,37 @@ class FolderRepository:
         return self.scan().seconds
 
     def scan(self, progress: Callable[[int], None] | None = None) -> _Scan:
-        """What the folder holds now; content is read only where it changed."""
-        with self._lock:
-            places = dict(_files(self.root))
-            last = self._scan
-            if last is not None and {name: stamp for name, (_, stamp) in last.places.items()} == _stamps(places):
-                return last
-            files, found, seconds = [], {}, 0.0
-            for name, path in places.items():
-                try:
-                    file, stamp = self._digests.describe(name, path, progress)
-                except OSError as error:  # gone since it was listed, or not ours to read
-                    _LOG.warning("%s: %s is left out: %s", self.id, name, error)
-                    continue
-                files.append(file)
-                found[name] = (path, stamp)
-                seconds = max(seconds, stamp.modified / 1e9)
-            tree = Tree(files)
-            oid = commit_id(tree.folders[""], (), _AUTHOR, 0, _TITLE)
-            self._scan = _Scan(oid, tree, found, seconds)
+        """What the folder holds now; content is read only where it changed.
+
+        Raises:
+            RefusedError: somebody else is reading it, and that takes long.
+        """
+        if not self._lock.acquire(timeout=PATIENCE):
+            # Whoever waits keeps a thread from those who ask for other models.
+            raise RefusedError(503, f"The files of {self.id} are being read", headers={"Retry-After": "10"})
+        try:
+            return self._scanned(progress)
+        finally:
+            self._lock.release()
+
+    def _scanned(self, progress: Callable[[int], None] | None) -> _Scan:
+        places = dict(_files(self.root))
+        last = self._scan
+        if last is not None and {name: stamp for name, (_, stamp) in last.places.items()} == _stamps(places):
+            return last
+        files, found, seconds = [], {}, 0.0
+        for name, path in places.items():
+            try:
+                file, stamp = self._digests.describe(name, path, progress)
+            except OSError as error:  # gone since it was listed, or not ours to read
+                _LOG.warning("%s: %s is left out: %s", self.id, name, error)
+                continue
+            files.append(file)
+            found[name] = (path, stamp)
+            seconds = max(seconds, stamp.modified / 1e9)
+        tree = Tree(files)
+        oid = commit_id(tree.folders[""], (), _AUTHOR, 0, _TITLE)
+        self._scan = _Scan(oid, tree, found, seconds)
         self._digests.remember()
         return self._scan
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import quote
 
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from ..checkpoint.tensors import Entry
@@ -257,13 +258,13 @@ def _refs(repo: Repository) -> Iterator[Markup]:
 
 async def commit(call: Call, oid: str) -> Response:
     """Leads to the repository as it was at a commit."""
-    call.commit_of(oid)
+    await run_in_threadpool(call.commit_of, oid)
     return RedirectResponse(f"{_home(call.repo)}/tree/{quote(oid, safe='')}", 302, headers=SAFE_HEADERS)
 
 
 async def blob(call: Call, revision: str, parts: tuple[str, ...]) -> Response:
     """Leads to a file itself."""
-    call.commit_of(revision)
+    await run_in_threadpool(call.commit_of, revision)
     url = file_url(_home(call.repo), "resolve", revision, "/".join(parts))
     return RedirectResponse(url, 302, headers=SAFE_HEADERS)
 

@@ -124,7 +124,10 @@ def _pointer_size(file: HubFile) -> int:
 
 async def tree(call: Call, revision: str, folder: tuple[str, ...]) -> Response:
     """Files and folders below a folder, in pages."""
-    return await run_in_threadpool(_tree, call, revision, call.path_of(folder))
+    path = call.path_of(folder)
+    if call.flag("expand"):
+        return await call.slowly(_tree, call, revision, path)
+    return await run_in_threadpool(_tree, call, revision, path)
 
 
 def _tree(call: Call, revision: str, folder: str) -> Response:
@@ -166,7 +169,10 @@ async def paths(call: Call, revision: str) -> Response:
     """The entries of a few paths; those that do not exist are left out."""
     form = await call.form()
     expand = (form.get("expand") or [""])[0].lower() in ("true", "1")
-    return Json(await run_in_threadpool(_paths, call, revision, form.get("paths", []), expand))
+    names = form.get("paths", [])
+    if expand:
+        return Json(await call.slowly(_paths, call, revision, names, True))
+    return Json(await run_in_threadpool(_paths, call, revision, names, False))
 
 
 def _paths(call: Call, revision: str, names: list[str], expand: bool) -> list[Any]:

@@ -33,6 +33,7 @@ __all__ = ["STORE", "Store", "has_store"]
 
 STORE = ".pretrained-hub"
 FORMAT = 1
+SECRET = 32  # bytes
 STALE = 24 * 3600.0  # seconds after which a part of an upload is given up
 MAX_REPOS = 10_000  # of one namespace
 
@@ -75,12 +76,15 @@ class Store:
         self._held = acquire(self.root / "lock")
         if self._held is None:
             raise CheckpointBusyError(f"another server writes to {self.root}", path=self.root)
-        if not (self.root / "secret").exists():
+        secret = self.root / "secret"
+        if not secret.exists() or secret.stat().st_size != SECRET:
             temporary = self.root / "tmp" / "secret"
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(fd, "wb") as file:
-                file.write(secrets.token_bytes(32))
-            os.replace(temporary, self.root / "secret")
+                file.write(secrets.token_bytes(SECRET))
+                file.flush()
+                os.fsync(fd)
+            os.replace(temporary, secret)
         if not (self.root / "format").exists():
             write_json(self.root / "format", {"version": FORMAT})
         self._tidy()

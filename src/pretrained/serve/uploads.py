@@ -109,7 +109,7 @@ def leave_of(call: Call, word: str, what: str) -> tuple[Store, StoreRepository, 
 
 async def whole(call: Call, word: str) -> Response:
     """Takes a content at once."""
-    store, repo, leave = leave_of(call, word, "lfs")
+    store, repo, leave = await run_in_threadpool(leave_of, call, word, "lfs")
     if leave.chunk:
         raise RefusedError(400, "This content is to come in parts")
     store.blobs.require_room(leave.size)
@@ -136,7 +136,7 @@ def _key(leave: Leave) -> str:
 
 async def one_part(call: Call, word: str, number: str) -> Response:
     """Takes one part of a content, and puts it in its place."""
-    store, _, leave = leave_of(call, word, "lfs")
+    store, _, leave = await run_in_threadpool(leave_of, call, word, "lfs")
     index = int(number) - 1 if number.isascii() and number.isdigit() and len(number) < 6 else -1
     offset = index * leave.chunk
     if not leave.chunk or index < 0 or offset >= leave.size:
@@ -172,7 +172,7 @@ def _write_at(fd: int, piece: bytes, offset: int) -> None:
 
 async def complete(call: Call, word: str) -> Response:
     """Makes the parts one content, if they are the content that was announced."""
-    store, repo, leave = leave_of(call, word, "lfs")
+    store, repo, leave = await run_in_threadpool(leave_of, call, word, "lfs")
     body = await call.json()
     if body.get("oid", leave.oid) != leave.oid:
         raise RefusedError(400, "These are the parts of another content")
