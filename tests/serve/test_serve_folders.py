@@ -207,3 +207,16 @@ def test_nothing_to_serve(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=rf"cannot listen on 127\.0\.0\.1 port {one.port}"):
             HubServer(tmp_path, port=one.port).bind()
         assert HfApi(endpoint=one.url, token=False).list_models() is not None
+
+
+def test_who_asks_while_files_are_read_is_told_to_come_again(models: Path, serve: Any, monkeypatch: Any) -> None:
+    from pretrained.serve import folders
+
+    web = serve(models)
+    monkeypatch.setattr(folders, "PATIENCE", 0.1)
+    repo = next(iter(web.hub.shelves)).find("models", "llama")
+    with repo._lock:
+        reply = web("GET", "/api/models/llama")
+        assert (reply.status, reply.headers["retry-after"]) == (503, "10")
+        assert web("GET", "/api/models/acme/bert").status == 200
+    assert web("GET", "/api/models/llama").status == 200

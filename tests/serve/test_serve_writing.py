@@ -15,7 +15,7 @@ import pytest
 from asking import Web
 
 from pretrained.errors import CheckpointBusyError, InvalidOptionError
-from pretrained.serve import uploads
+from pretrained.serve import discussions, uploads
 from pretrained.serve.people import People
 from pretrained.serve.running import HubServer
 
@@ -450,3 +450,54 @@ def test_contents_of_deleted_repositories_go(tmp_path: Path, monkeypatch: Any) -
     with start() as server:
         assert held() == contents - {hashlib.sha256(b"gone").hexdigest()}
         assert Web(server)("GET", "/ann/kept/resolve/main/both.txt").body == b"both"
+
+
+def test_nobody_makes_another_s_repository_heavy(web: Any, repo: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(discussions, "MAX_SAID", 10_000)
+    monkeypatch.setattr(discussions, "MAX_OPEN", 3)
+    url = f"/api/models/{repo}/discussions"
+    for number in range(3):
+        assert web("POST", url, {"title": f"number {number}"}, user="bob").status == 200
+    reply = web("POST", url, {"title": "one more"}, user="bob")
+    assert (reply.status, "as many as there may be" in reply.json["error"]) == (403, True)
+    assert web.commit(repo, {"a.txt": b"x"}, user="bob", query="?create_pr=1").status == 403
+    said = [web("POST", f"{url}/1/comment", {"comment": "x" * 3000}, user="bob").status for _ in range(5)]
+    assert said == [200, 200, 200, 403, 403]
+    assert (Path(web.hub.root) / f".pretrained-hub/repos/models/{repo}/state.json").stat().st_size < 3000
+    assert web.commit(repo, {"a.txt": b"x"}).status == 200
+    assert web("POST", f"{url}/1/status", {"status": "closed"}, user="ann").status == 200
+    assert web("POST", url, {"title": "room again"}, user="bob").status == 200
+
+
+def test_a_body_that_stops_is_given_up(web: Any, repo: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("pretrained.serve.calls.PATIENCE", 0.2)
+    monkeypatch.setattr("pretrained.serve.app.DRAINING", 0.2)
+    connection = http.client.HTTPConnection("127.0.0.1", web.hub.port, timeout=30)
+    connection.putrequest("POST", f"/api/models/{repo}/paths-info/main")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"paths=")
+    reply = connection.getresponse()
+    assert (reply.status, reply.getheader("connection")) == (408, "close")
+    connection.close()
+
+
+def test_a_body_is_read_to_its_end_when_it_is_refused(web: Any, repo: str) -> None:
+    """So that the next request of the same connection is understood."""
+    connection = http.client.HTTPConnection("127.0.0.1", web.hub.port, timeout=30)
+    for _ in range(3):
+        connection.request("POST", f"/api/models/{repo}/commit/main", b"x" * 300_000)
+        reply = connection.getresponse()
+        assert (reply.status, bool(reply.read())) == (401, True)
+        assert connection.sock is not None
+    connection.close()
+
+
+def test_a_secret_that_was_cut_off_signs_nothing(tmp_path: Path) -> None:
+    people = People({"ann": "token-of-ann"})
+    for _ in range(2):
+        with HubServer(tmp_path, people=people, writable=True) as server:
+            web = Web(server)
+            web("POST", "/api/repos/create", {"name": "m"}, user="ann")
+            secret = tmp_path / ".pretrained-hub/secret"
+            assert len(secret.read_bytes()) == 32
+        secret.write_bytes(b"")
