@@ -28,9 +28,10 @@ def test_version_and_help() -> None:
     assert program("--version").stdout == f"pretrained, version {pretrained.__version__}\n"
     done = program("--help")
     assert done.returncode == 0
-    assert all(f"\n  {name} " in done.stdout for name in ("inspect", "plan", "verify", "convert", "diff"))
+    names = ("inspect", "plan", "verify", "convert", "diff", "serve")
+    assert all(f"\n  {name} " in done.stdout for name in names)
     assert "Exit codes" in done.stdout
-    assert all(program(name, "--help").returncode == 0 for name in ("inspect", "plan", "verify", "convert", "diff"))
+    assert all(program(name, "--help").returncode == 0 for name in names)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["inspect", "--help"], ["inspect", "FOLDER"], ["plan", "--help"]])

@@ -10,7 +10,7 @@ import click
 from ..errors import InvalidOptionError, printable
 from ..options import parse_size
 from .command import FINE, Command
-from .output import plural, progress, say
+from .output import progress, say
 
 __all__ = ["serve"]
 
@@ -73,9 +73,12 @@ def serve(
     if verbose:
         _log_requests()
     count = sum(1 for shelf in server.shelves for kind in ("models", "datasets", "spaces") for _ in shelf.listed(kind))
-    say(f"{path}: {plural(count, 'repository')[:-1] + 'ies' if count != 1 else '1 repository'} at {server.url}")
+    say(f"{path}: {count:,} {'repository' if count == 1 else 'repositories'} at {server.url}")
     say(f"HF_ENDPOINT={server.url} is what clients need; Ctrl-C ends it")
-    server.run()
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        say()  # the usual end
     return FINE
 
 

@@ -8,11 +8,13 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .calls import Call, split_target
+from .pages import error_page
 from .people import NOBODY
 from .refusals import RefusedError
 from .replies import refusal
@@ -23,6 +25,7 @@ __all__ = ["Application"]
 
 _LOG = logging.getLogger(__name__)
 MAX_DRAINED = 64 << 20  # bytes of a body that are read to the end after its request was refused
+DRAINING = 10.0  # seconds that may take
 MAX_PATH = 8192  # characters
 
 
@@ -43,23 +46,25 @@ class Application:
         """Answers one request."""
         if scope["type"] != "http":
             return
+        if scope["path"].startswith("/_lfs/"):
+            scope["path"] = "/_lfs/…"  # for whoever logs it: the address of an upload is leave to upload
         request = Request(scope, receive)
         started = time.perf_counter()
         try:
             reply = await self._reply(request)
         except RefusedError as error:
-            reply = refusal(error)
+            reply = error_page(error) if _is_for_people(request) else refusal(error)
             await _drain(request, reply)
         except ClientDisconnect:
             return
         except Exception:  # noqa: BLE001  # whatever it was, the client gets an answer and the log gets the traceback
             # Neither the body nor the query of a request is logged: either may hold what is nobody's business.
-            _LOG.exception("%s %s failed", request.method, _shown(request))
+            _LOG.exception("%s %s failed", request.method, request.url.path)
             reply = refusal(RefusedError(500, "The server failed; its log says why"))
             await _drain(request, reply)
         await reply(scope, receive, send)
         taken = (time.perf_counter() - started) * 1000
-        _LOG.info("%s %s %d %.0f ms", request.method, _shown(request), reply.status_code, taken)
+        _LOG.info("%s %s %d %.0f ms", request.method, request.url.path, reply.status_code, taken)
 
     async def _reply(self, request: Request) -> Response:
         host = request.headers.get("host", "")
@@ -84,18 +89,20 @@ class Application:
         return False
 
 
-def _shown(request: Request) -> str:
-    """The path for the log, without the leave that an upload address has in it."""
-    path = request.url.path
-    return "/_lfs/…" if path.startswith("/_lfs/") else path
+def _is_for_people(request: Request) -> bool:
+    """Whether it is a browser that asks for a page."""
+    is_page = "text/html" in request.headers.get("accept", "") and request.method == "GET"
+    return is_page and not request.url.path.startswith(("/api/", "/_"))
 
 
 async def _drain(request: Request, reply: Response) -> None:
     """Reads what is left of a body, so that the connection can go on; a long one ends it."""
     count = 0
-    with suppress(ClientDisconnect, RuntimeError):  # the latter: it was read before
+    with suppress(ClientDisconnect, RuntimeError), anyio.move_on_after(DRAINING):  # RuntimeError: it was read before
         async for piece in request.stream():
             count += len(piece)
             if count > MAX_DRAINED:
-                reply.headers["Connection"] = "close"
-                return
+                break
+        else:
+            return
+    reply.headers["Connection"] = "close"

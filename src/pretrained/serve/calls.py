@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
 
+import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
@@ -23,7 +24,11 @@ from .site import Site
 __all__ = ["MAX_JSON", "Call", "Target", "split_target"]
 
 MAX_JSON = 4 << 20  # bytes of a body that is kept in memory
+MAX_STRANGER = 1 << 20  # the same, of those without a token
+PATIENCE = 60.0  # seconds to wait for the next piece of a body
 MAX_PATHS = 10_000  # names in one form
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,6 @@ class Call:
     user: User
     target: Target | None
     base: str
-    state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -139,23 +143,35 @@ class Call:
             raise RefusedError(400, f"No path of a file: {path!r:.200}")
         return path
 
+    async def slowly(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What `work` returns, once it is its turn: few such calls are worked on at once, and others need not wait."""
+        return await anyio.to_thread.run_sync(partial(work, *arguments), limiter=self.site.slow)
+
     async def stream(self, limit: int) -> AsyncIterator[bytes]:
         """The body in pieces as they come. Raises RefusedError for more than `limit` bytes."""
         length = self.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > limit:
             raise RefusedError(413, f"The body has {length:.20} bytes; at most {limit} are accepted")
         count = 0
-        try:
-            async for piece in self.request.stream():
-                count += len(piece)
-                if count > limit:
-                    raise RefusedError(413, f"The body has more than {limit} bytes")
-                yield piece
-        except ClientDisconnect:
-            raise RefusedError(400, "The connection ended before the body did") from None
+        pieces = self.request.stream()
+        while True:
+            try:
+                with anyio.fail_after(PATIENCE):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except ClientDisconnect:
+                raise RefusedError(400, "The connection ended before the body did") from None
+            except TimeoutError:
+                raise RefusedError(408, f"Nothing came for {PATIENCE:.0f} seconds") from None
+            count += len(piece)
+            if count > limit:
+                raise RefusedError(413, f"The body has more than {limit} bytes")
+            yield piece
 
     async def body(self, limit: int = MAX_JSON) -> bytes:
         """The whole body."""
+        limit = limit if self.user.is_known else min(limit, MAX_STRANGER)
         return b"".join([piece async for piece in self.stream(limit)])
 
     async def json(self, limit: int = MAX_JSON) -> dict[str, Any]:

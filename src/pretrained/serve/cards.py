@@ -15,7 +15,7 @@ from .repository import HubFile, Repository
 __all__ = ["MAX_CARD", "facts_of", "front_matter", "read_small", "split_card"]
 
 MAX_CARD = 1 << 20  # bytes of a README that are looked at
-MAX_FACTS = 64 << 10  # characters of YAML
+MAX_FACTS = 32 << 10  # characters of YAML, which takes a second to parse; longer tables of results are left alone
 MAX_NODES = 10_000  # values in the facts; an alias in YAML can stand for as many as it likes
 _CARD = "README.md"
 
@@ -41,12 +41,14 @@ def split_card(text: str) -> tuple[str, str]:
 
 
 def front_matter(text: str) -> tuple[dict[str, Any], list[str]]:
-    """The facts at the head of a card, and what is wrong with them."""
+    """The facts at the head of a card, and what is wrong with them; neither, of a head that is too long to read."""
     head, _ = split_card(text)
     if not head.strip():
         return {}, []
     if len(head) > MAX_FACTS:
-        return {}, [f"the metadata has {len(head)} characters; at most {MAX_FACTS} are read"]
+        return {}, []
+    if "<<" in head:  # a few lines of merged mappings can stand for more than fits into memory
+        return {}, ["the metadata merges mappings (<<), which is not read"]
     from huggingface_hub import RepoCard  # it has a safe loader of YAML, and knows what clients write
 
     try:

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -108,14 +109,37 @@ def _described(file: Any) -> tuple[str, int, bytes]:
 
 @dataclass
 class _Draft:
-    """What a body says, line by line."""
+    """What a body says, line by line. Contents that came with it are dropped unless `keep` is called.
 
+    Attributes:
+        repo: the repository.
+        title: the first line of the message.
+        description: the rest of it.
+        parent: the commit that the branch must be at, if the client says so.
+        edits: what changes.
+        held: contents that are not in the store yet: file and sha256.
+    """
+
+    repo: StoreRepository
     title: str = ""
     description: str = ""
     parent: str | None = None
     edits: list[Edit] = field(default_factory=list)
+    held: dict[str, Path] = field(default_factory=dict)
 
-    def add(self, line: bytes, repo: StoreRepository) -> None:
+    def __enter__(self) -> _Draft:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for path in self.held.values():
+            path.unlink(missing_ok=True)
+
+    def keep(self) -> None:
+        """Puts the contents into the store."""
+        self.repo.blobs.adopt([(path, sha256) for sha256, path in self.held.items()])
+        self.held.clear()
+
+    def add(self, line: bytes) -> None:
         """Takes one line in; the content of a file goes to the disk."""
         try:
             item = parse_json(line, path="a line of the commit", max_values=1000)
@@ -136,24 +160,33 @@ class _Draft:
             path = path.rstrip("/")
         if not is_path(path):
             raise RefusedError(400, f"No path of a file: {str(path)!r:.200}")
-        self.edits.append(_edit(item.get("key"), str(path), value, repo))
+        self.edits.append(self._edit(item.get("key"), str(path), value))
+
+    def _edit(self, key: Any, path: str, value: dict[str, Any]) -> Edit:
+        match key:
+            case "file":
+                return Edit(path, self._regular(path, value))
+            case "lfsFile":
+                return Edit(path, _large(path, value, self.repo))
+            case "deletedFile":
+                return Edit(path)
+            case "deletedFolder":
+                return Edit(path, is_folder=True)
+        raise RefusedError(400, f"A line of a commit cannot be {str(key)!r:.40}")
+
+    def _regular(self, path: str, value: dict[str, Any]) -> Kept:
+        content = _content(path, value)
+        blobs = self.repo.blobs
+        blobs.require_room(len(content))
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 not in self.held and blobs.size(sha256) is None:
+            with blobs.incoming() as incoming:
+                incoming.write(content)
+                self.held[sha256], _ = incoming.hold()
+        return Kept(len(content), blob_id(content), sha256, False)
 
 
-def _edit(key: Any, path: str, value: dict[str, Any], repo: StoreRepository) -> Edit:
-    match key:
-        case "file":
-            return Edit(path, _regular(path, value, repo))
-        case "lfsFile":
-            return Edit(path, _large(path, value, repo))
-        case "deletedFile":
-            return Edit(path)
-        case "deletedFolder":
-            return Edit(path, is_folder=True)
-        case _:
-            raise RefusedError(400, f"A line of a commit cannot be {key!s:.40!r}")
-
-
-def _regular(path: str, value: dict[str, Any], repo: StoreRepository) -> Kept:
+def _content(path: str, value: dict[str, Any]) -> bytes:
     text = value.get("content")
     if not isinstance(text, str):
         raise RefusedError(400, f"{path:.200}: there is no content")
@@ -163,13 +196,7 @@ def _regular(path: str, value: dict[str, Any], repo: StoreRepository) -> Kept:
         raise RefusedError(400, f"{path:.200}: the content is no base64") from None
     if len(content) > MAX_REGULAR:
         raise RefusedError(413, f"{path:.200} has {len(content)} bytes; more than {MAX_REGULAR} go into LFS")
-    repo.blobs.require_room(len(content))
-    sha256 = hashlib.sha256(content).hexdigest()
-    if repo.blobs.size(sha256) is None:
-        with repo.blobs.incoming() as incoming:
-            incoming.write(content)
-            incoming.keep()
-    return Kept(len(content), blob_id(content), sha256, False)
+    return content
 
 
 def _large(path: str, value: dict[str, Any], repo: StoreRepository) -> Kept:
@@ -189,11 +216,11 @@ async def commit(call: Call, revision: str) -> Response:
     repo = await run_in_threadpool(store_repo, call)
     by_pull = call.flag("create_pr")
     ref = await run_in_threadpool(ref_to_write, call, repo, revision, by_pull=by_pull)
-    draft = _Draft()
-    async for line in _lines(call):
-        if line.strip():
-            await run_in_threadpool(draft.add, line, repo)
-    return Json(await run_in_threadpool(_commit, call, repo, ref, draft, by_pull))
+    with _Draft(repo) as draft:
+        async for line in _lines(call):
+            if line.strip():
+                await run_in_threadpool(draft.add, line)
+        return Json(await run_in_threadpool(_commit, call, repo, ref, draft, by_pull))
 
 
 async def _lines(call: Call) -> AsyncIterator[bytes]:
@@ -217,11 +244,12 @@ def _commit(call: Call, repo: StoreRepository, ref: str, draft: _Draft, by_pull:
     if not draft.title.strip():
         raise RefusedError(400, "A commit needs a summary")
     number = None
+    draft.keep()
     with repo.change() as state:
         oid = repo.add(state, ref, draft.edits, draft.title, draft.description, call.user.name, draft.parent)
         if by_pull:
             base = ref if ref.startswith("refs/pr/") else ref.removeprefix("refs/heads/")
-            number = open_pull(state, draft.title, draft.description, call.user.name, base, oid)
+            number = open_pull(repo, state, draft.title, draft.description, call.user.name, base, oid)
         else:
             move_head(state, ref, oid)
     url = f"{call.base}/{'' if repo.kind == 'models' else f'{repo.kind}/'}{repo.id}"

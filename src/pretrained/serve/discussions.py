@@ -10,7 +10,9 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from ..checkpoint.files import read_json
 from .calls import Call
+from .disk_store import write_json
 from .edits import conflicts, merged
 from .reading import iso
 from .refusals import RefusedError
@@ -19,37 +21,43 @@ from .repository import MAIN, history
 from .store_repository import State, StoreRepository, head_of, move_head
 from .writing import store_repo, text_of
 
-__all__ = ["change", "comment", "create", "details", "listing", "merge", "open_pull", "status", "title"]
+__all__ = ["change", "comment", "create", "described", "details", "listing", "merge", "open_pull", "status", "title"]
 
 PAGE = 50
 MAX_TITLE, MIN_TITLE = 200, 3
 MAX_EVENTS = 2000
+MAX_SAID = 1 << 20  # characters of a discussion
+MAX_OPEN = 100  # discussions of one user in one repository
 MAX_DISCUSSIONS = 10_000
 MAX_DIFF = 1000  # lines
 _OPEN = ("open", "draft")
 
 
-def open_pull(state: State, title: str, description: str, author: str, base: str, oid: str) -> int:
+def open_pull(
+    repo: StoreRepository, state: State, title: str, description: str, author: str, base: str, oid: str
+) -> int:
     """Notes a pull request whose commit is `oid`, and returns its number."""
-    number = _open(state, title, description, author, base)
+    number = _open(repo, state, title, description, author, base)
     state["pulls"][str(number)] = oid
     return number
 
 
-def _open(state: State, title: str, description: str, author: str, base: str | None) -> int:
-    number = len(state["discussions"]) + 1
+def _open(repo: StoreRepository, state: State, title: str, description: str, author: str, base: str | None) -> int:
+    found = state["discussions"]
+    number = len(found) + 1
     if number > MAX_DISCUSSIONS:
         raise RefusedError(403, f"There are {MAX_DISCUSSIONS} discussions; that is as many as there may be")
-    events = [_event("comment", author, _content(description))] if description else []
-    state["discussions"][str(number)] = {
+    if sum(one["author"] == author and one["status"] in _OPEN for one in found.values()) >= MAX_OPEN:
+        raise RefusedError(403, f"{author} has {MAX_OPEN} open discussions here; that is as many as there may be")
+    found[str(number)] = {
         "title": title[:MAX_TITLE],
         "author": author,
         "created": time.time(),
         "status": "open" if base is None else "draft",
         "base": base,
         "merge": None,
-        "events": events,
     }
+    _write_events(repo, str(number), [_event("comment", author, _content(description))] if description else [])
     return number
 
 
@@ -67,10 +75,21 @@ def _event(kind: str, author: str, content: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _add(one: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
-    if len(one["events"]) >= MAX_EVENTS:
-        raise RefusedError(403, f"There are {MAX_EVENTS} messages; that is as many as there may be")
-    one["events"].append(event)
+def _events(repo: StoreRepository, number: str) -> list[dict[str, Any]]:
+    """What was said; kept apart from the state, so that nobody makes another's repository heavy by talking."""
+    found = read_json(repo.home / "discussions" / f"{number}.json")["events"]
+    return list(found)
+
+
+def _write_events(repo: StoreRepository, number: str, events: list[dict[str, Any]]) -> None:
+    size = sum(len(str(event["data"])) for event in events)
+    if len(events) > MAX_EVENTS or size > MAX_SAID:
+        raise RefusedError(403, "There is no room for more to be said in this discussion")
+    write_json(repo.home / "discussions" / f"{number}.json", {"events": events})
+
+
+def _add(repo: StoreRepository, number: str, event: dict[str, Any]) -> dict[str, Any]:
+    _write_events(repo, number, [*_events(repo, number), event])
     return event
 
 
@@ -107,7 +126,6 @@ def _summary(repo: StoreRepository, number: str, one: Mapping[str, Any]) -> dict
         "status": one["status"],
         "isPullRequest": one["base"] is not None,
         "repo": {"name": repo.id, "type": repo.kind.removesuffix("s")},
-        "numComments": sum(event["type"] == "comment" for event in one["events"]),
     }
 
 
@@ -119,16 +137,17 @@ def _one(state: Mapping[str, Any], number: str) -> Any:
 
 async def details(call: Call, number: str) -> Response:
     """One discussion with all that was said."""
-    return Json(await run_in_threadpool(_details, call, number))
+    return Json(await call.slowly(described, call, number))
 
 
-def _details(call: Call, number: str) -> dict[str, Any]:
+def described(call: Call, number: str) -> dict[str, Any]:
+    """The same as a document. Raises RefusedError if there is none."""
     repo = call.repo
     if not isinstance(repo, StoreRepository):
         raise RefusedError(404, f"No discussion {number:.20}")
     state = repo.state
     one = _one(state, number)
-    found = {**_summary(repo, number, one), "events": list(one["events"])}
+    found = {**_summary(repo, number, one), "events": _events(repo, number)}
     if one["base"] is None:
         return found
     head = state["pulls"][number]
@@ -185,9 +204,9 @@ def _create(call: Call, body: Mapping[str, Any]) -> Response:
     with repo.change() as state:
         if body.get("pullRequest"):
             head = head_of(state, f"refs/heads/{MAIN}")
-            number = open_pull(state, name, description, call.user.name, MAIN, head)
+            number = open_pull(repo, state, name, description, call.user.name, MAIN, head)
         else:
-            number = _open(state, name, description, call.user.name, None)
+            number = _open(repo, state, name, description, call.user.name, None)
     return Json(_summary(repo, str(number), repo.state["discussions"][str(number)]))
 
 
@@ -201,8 +220,9 @@ async def comment(call: Call, number: str) -> Response:
     def run() -> dict[str, Any]:
         repo = store_repo(call)
         call.check_access()
-        with repo.change() as state:
-            return _add(_one(state, number), _event("comment", call.user.name, _content(text)))
+        with repo.lock:
+            _one(repo.state, number)
+            return _add(repo, number, _event("comment", call.user.name, _content(text)))
 
     return Json({"newMessage": await run_in_threadpool(run)})
 
@@ -214,8 +234,10 @@ async def change(call: Call, number: str, comment_id: str, what: str) -> Respons
 
     def run() -> dict[str, Any]:
         repo = store_repo(call)
-        with repo.change() as state:
-            event = next((event for event in _one(state, number)["events"] if event["id"] == comment_id), None)
+        with repo.lock:
+            _one(repo.state, number)
+            events = _events(repo, number)
+            event = next((event for event in events if event["id"] == comment_id), None)
             if event is None or event["type"] != "comment":
                 raise RefusedError(404, f"No comment {comment_id:.40}")
             is_own = event["author"]["name"] == call.user.name
@@ -225,6 +247,7 @@ async def change(call: Call, number: str, comment_id: str, what: str) -> Respons
                 event["data"] = {"edited": False, "hidden": True, "latest": {"raw": "This comment has been hidden"}}
             else:
                 event["data"] = {**_content(text), "edited": True}
+            _write_events(repo, number, events)
             return dict(event)
 
     return Json({"updatedComment": await run_in_threadpool(run)})
@@ -248,7 +271,7 @@ async def title(call: Call, number: str) -> Response:
             one = _one(state, number)
             _require_part(call, repo, one)
             before, one["title"] = one["title"], name
-            return _add(one, _event("title-change", call.user.name, {"from": before, "to": name}))
+            return _add(repo, number, _event("title-change", call.user.name, {"from": before, "to": name}))
 
     return Json({"newTitle": await run_in_threadpool(run)})
 
@@ -258,7 +281,7 @@ async def status(call: Call, number: str) -> Response:
     body = await call.json()
     new, text = body.get("status"), text_of(body.get("comment"), "comment")
     if new not in ("open", "closed"):
-        raise RefusedError(400, f"The status is open or closed, not {new!s:.40!r}")
+        raise RefusedError(400, f"The status is open or closed, not {str(new)!r:.40}")
 
     def run() -> dict[str, Any]:
         repo = store_repo(call)
@@ -271,8 +294,8 @@ async def status(call: Call, number: str) -> Response:
                 raise RefusedError(400, f"The discussion {number} is {new} already")
             one["status"] = new
             if text:
-                _add(one, _event("comment", call.user.name, _content(text)))
-            return _add(one, _event("status-change", call.user.name, {"status": new}))
+                _add(repo, number, _event("comment", call.user.name, _content(text)))
+            return _add(repo, number, _event("status-change", call.user.name, {"status": new}))
 
     return Json({"newStatus": await run_in_threadpool(run)})
 
@@ -303,6 +326,6 @@ def _merge(call: Call, number: str, text: str) -> Response:
         move_head(state, ref, oid)
         one["status"], one["merge"] = "merged", oid
         if text:
-            _add(one, _event("comment", call.user.name, _content(text)))
-        _add(one, _event("status-change", call.user.name, {"status": "merged"}))
+            _add(repo, number, _event("comment", call.user.name, _content(text)))
+        _add(repo, number, _event("status-change", call.user.name, {"status": "merged"}))
     return Json({"mergeCommitId": oid})

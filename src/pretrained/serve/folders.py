@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from ..checkpoint.find import settle
 from ..errors import PretrainedError
 from ..hub.snapshot import FolderSnapshot
 from .digests import Digests, Stamp, stamp_of
-from .names import is_path, is_repo_id
+from .names import is_path, is_repo_id, split_id
 from .objects import commit_id
+from .refusals import RefusedError
 from .repository import MAIN, Commit, HubFile, Refs, Tree
 
 __all__ = ["FolderRepository", "FolderShelf"]
@@ -27,7 +29,12 @@ __all__ = ["FolderRepository", "FolderShelf"]
 _LOG = logging.getLogger(__name__)
 _MAX_FILES = 20_000
 _MAX_DEPTH = 8
+PATIENCE = 5.0  # seconds to wait for somebody else who reads the same files
 _KEPT_DOTS = frozenset({".gitattributes", ".gitignore"})  # any other hidden file is nobody's business
+_MODEL_FILE = re.compile(
+    r"(config|adapter_config|generation_config|tokenizer|tokenizer_config|preprocessor_config|model_index)\.json"
+    r"|[^.].*\.(safetensors|bin|gguf|h5|msgpack|pt|pth|onnx)|.+\.safetensors\.index\.json|.+\.ckpt\.index"
+)
 _TITLE = "The files of the folder"
 _AUTHOR = "pretrained"
 
@@ -62,25 +69,37 @@ class FolderRepository:
         return self.scan().seconds
 
     def scan(self, progress: Callable[[int], None] | None = None) -> _Scan:
-        """What the folder holds now; content is read only where it changed."""
-        with self._lock:
-            places = dict(_files(self.root))
-            last = self._scan
-            if last is not None and {name: stamp for name, (_, stamp) in last.places.items()} == _stamps(places):
-                return last
-            files, found, seconds = [], {}, 0.0
-            for name, path in places.items():
-                try:
-                    file, stamp = self._digests.describe(name, path, progress)
-                except OSError as error:  # gone since it was listed, or not ours to read
-                    _LOG.warning("%s: %s is left out: %s", self.id, name, error)
-                    continue
-                files.append(file)
-                found[name] = (path, stamp)
-                seconds = max(seconds, stamp.modified / 1e9)
-            tree = Tree(files)
-            oid = commit_id(tree.folders[""], (), _AUTHOR, 0, _TITLE)
-            self._scan = _Scan(oid, tree, found, seconds)
+        """What the folder holds now; content is read only where it changed.
+
+        Raises:
+            RefusedError: somebody else is reading it, and that takes long.
+        """
+        if not self._lock.acquire(timeout=PATIENCE):
+            # Whoever waits keeps a thread from those who ask for other models.
+            raise RefusedError(503, f"The files of {self.id} are being read", headers={"Retry-After": "10"})
+        try:
+            return self._scanned(progress)
+        finally:
+            self._lock.release()
+
+    def _scanned(self, progress: Callable[[int], None] | None) -> _Scan:
+        places = dict(_files(self.root))
+        last = self._scan
+        if last is not None and {name: stamp for name, (_, stamp) in last.places.items()} == _stamps(places):
+            return last
+        files, found, seconds = [], {}, 0.0
+        for name, path in places.items():
+            try:
+                file, stamp = self._digests.describe(name, path, progress)
+            except OSError as error:  # gone since it was listed, or not ours to read
+                _LOG.warning("%s: %s is left out: %s", self.id, name, error)
+                continue
+            files.append(file)
+            found[name] = (path, stamp)
+            seconds = max(seconds, stamp.modified / 1e9)
+        tree = Tree(files)
+        oid = commit_id(tree.folders[""], (), _AUTHOR, 0, _TITLE)
+        self._scan = _Scan(oid, tree, found, seconds)
         self._digests.remember()
         return self._scan
 
@@ -193,8 +212,14 @@ class FolderShelf:
         """The model of that name, if there is such a folder."""
         if kind != "models" or not is_repo_id(repo_id):
             return None
-        root = self.root if self._is_single() and repo_id == self.root.name else self.root / repo_id
-        if root is not self.root and (self._is_single() or repo_id not in dict(self._places())):
+        if self._is_single():
+            root = self.root if repo_id == self.root.name else None
+        else:
+            root = self.root / repo_id
+            namespace, _ = split_id(repo_id)
+            if not _is_model(root) or (namespace and _is_model(self.root / namespace)):
+                root = None
+        if root is None:
             return None
         with self._lock:
             if repo_id not in self._repositories:
@@ -203,24 +228,21 @@ class FolderShelf:
 
     def listed(self, kind: str) -> Iterator[FolderRepository]:
         """All models."""
-        names = [name for name, _ in self._places()] if kind == "models" else []
+        names = self._names() if kind == "models" else ()
         yield from (found for name in names if (found := self.find(kind, name)) is not None)
 
     def _is_single(self) -> bool:
-        return _has_files(self.root) and is_repo_id(self.root.name)
+        return is_repo_id(self.root.name) and _is_model(self.root)
 
-    def _places(self) -> Iterator[tuple[str, Path]]:
+    def _names(self) -> Iterator[str]:
         if self._is_single():
-            yield self.root.name, self.root
+            yield self.root.name
             return
         for name, path in _folders(self.root):
-            if _has_files(path):
-                if is_repo_id(name):
-                    yield name, path
-                continue
-            for inner, inner_path in _folders(path):
-                if is_repo_id(f"{name}/{inner}") and _has_files(inner_path):
-                    yield f"{name}/{inner}", inner_path
+            if _is_model(path):
+                yield name
+            else:
+                yield from (f"{name}/{inner}" for inner, _ in _folders(path))
 
 
 def _folders(path: Path) -> list[tuple[str, Path]]:
@@ -231,10 +253,10 @@ def _folders(path: Path) -> list[tuple[str, Path]]:
     return [(name, path / name) for name in names if not name.startswith(".") and (path / name).is_dir()]
 
 
-def _has_files(path: Path) -> bool:
-    """Whether the folder itself holds a file, so that it is a model and not a collection of them."""
+def _is_model(path: Path) -> bool:
+    """Whether a folder is a model, and not a collection of them: it has a config, a tokenizer or weights itself."""
     try:
         with os.scandir(path) as entries:
-            return any(not entry.name.startswith(".") and entry.is_file() for entry in entries)
+            return any(_MODEL_FILE.fullmatch(entry.name) is not None and entry.is_file() for entry in entries)
     except OSError:
         return False

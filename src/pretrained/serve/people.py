@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidOptionError
-from .names import is_word, split_id
+from .names import is_repo_id, is_word, split_id
 
 __all__ = ["NOBODY", "People", "User"]
 
@@ -57,7 +57,7 @@ class People:
     ) -> None:
         tokens, orgs = tokens or {}, orgs or {}
         for name in (*tokens, *orgs):
-            if not is_word(name):
+            if not is_word(name) or not is_repo_id(f"{name}/x"):
                 raise InvalidOptionError(f"{name!r:.100} is no name of a user or an organisation", key="token")
         for name, token in tokens.items():
             if (

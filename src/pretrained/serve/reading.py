@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -20,7 +21,7 @@ __all__ = ["commits", "file", "iso", "listing", "paths", "refs", "repository", "
 PAGE = 1000  # entries of a listing
 EXPANDED_PAGE = 50  # entries with the commit that last changed them
 COMMITS_PAGE = 50
-MAX_LISTED = 1000
+LISTED_PAGE = 100
 
 
 def iso(seconds: float) -> str:
@@ -48,21 +49,25 @@ async def whoami(call: Call) -> Response:
 
 
 async def listing(call: Call, kind: str) -> Response:
-    """Repositories of a kind, by name."""
-    return Json(await run_in_threadpool(_listing, call, kind))
+    """Repositories of a kind, by name, in pages."""
+    return await run_in_threadpool(_listing, call, kind)
 
 
-def _listing(call: Call, kind: str) -> list[dict[str, Any]]:
+def _listing(call: Call, kind: str) -> Response:
     query = call.request.query_params
     search, author = query.get("search", "").lower(), query.get("author", "")
-    limit = call.number("limit", MAX_LISTED, MAX_LISTED)
-    found: list[dict[str, Any]] = []
-    for repo in call.site.listed(kind, call.user):
-        if search in repo.id.lower() and (not author or repo.id.startswith(f"{author}/")):
-            found.append(_about(repo, repo.refs().branches.get("main")))
-            if len(found) >= limit:
-                break
-    return found
+    size, start = call.number("limit", LISTED_PAGE, LISTED_PAGE) or 1, call.number("cursor", 0, 1 << 30)
+    found = (
+        repo
+        for repo in call.site.listed(kind, call.user)
+        if search in repo.id.lower() and (not author or repo.id.startswith(f"{author}/"))
+    )
+    page = list(islice(found, start, start + size + 1))
+    headers = {}
+    if len(page) > size:
+        words = {"search": search, "author": author, "limit": str(size), "cursor": str(start + size)}
+        headers["Link"] = f'<{call.base}/api/{kind}?{urlencode(words)}>; rel="next"'
+    return Json([_about(repo, repo.refs().branches.get("main")) for repo in page[:size]], headers=headers)
 
 
 async def repository(call: Call, revision: str = "main") -> Response:
@@ -119,7 +124,10 @@ def _pointer_size(file: HubFile) -> int:
 
 async def tree(call: Call, revision: str, folder: tuple[str, ...]) -> Response:
     """Files and folders below a folder, in pages."""
-    return await run_in_threadpool(_tree, call, revision, call.path_of(folder))
+    path = call.path_of(folder)
+    if call.flag("expand"):
+        return await call.slowly(_tree, call, revision, path)
+    return await run_in_threadpool(_tree, call, revision, path)
 
 
 def _tree(call: Call, revision: str, folder: str) -> Response:
@@ -161,7 +169,10 @@ async def paths(call: Call, revision: str) -> Response:
     """The entries of a few paths; those that do not exist are left out."""
     form = await call.form()
     expand = (form.get("expand") or [""])[0].lower() in ("true", "1")
-    return Json(await run_in_threadpool(_paths, call, revision, form.get("paths", []), expand))
+    names = form.get("paths", [])
+    if expand:
+        return Json(await call.slowly(_paths, call, revision, names, True))
+    return Json(await run_in_threadpool(_paths, call, revision, names, False))
 
 
 def _paths(call: Call, revision: str, names: list[str], expand: bool) -> list[Any]:

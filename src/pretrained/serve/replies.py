@@ -122,9 +122,8 @@ def file_reply(
         os.close(fd)
         raise
     count = end - start
-    status = 200 if count == file.size else 206
-    if "range" in request and count and (status == 206 or _is_ranged(request, etag)):
-        status = 206
+    status = 206 if _is_ranged(request, etag) else 200
+    if status == 206:
         common["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
     common["Content-Length"] = str(count)
     if head:
@@ -144,7 +143,8 @@ def _without_body(fd: int, status: int, headers: Mapping[str, str]) -> Response:
 
 def _is_ranged(request: Mapping[str, str], etag: str) -> bool:
     """Whether there is a range that counts: of one piece, and of the content that the client knows."""
-    return _RANGE.fullmatch(request.get("range", "").strip()) is not None and request.get("if-range", etag) == etag
+    match = _RANGE.fullmatch(request.get("range", "").strip())
+    return match is not None and any(match.groups()) and request.get("if-range", etag) == etag
 
 
 def _range_of(request: Mapping[str, str], etag: str, size: int) -> tuple[int, int]:
@@ -156,8 +156,6 @@ def _range_of(request: Mapping[str, str], etag: str, size: int) -> tuple[int, in
     match = _RANGE.fullmatch(request["range"].strip())
     assert match is not None
     first, last = match.groups()
-    if not first and not last:
-        return 0, size
     if not first:
         start, end = max(0, size - int(last)), size
         is_empty = int(last) == 0 or size == 0

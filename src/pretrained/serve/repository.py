@@ -13,7 +13,7 @@ from .objects import pointer_id, tree_ids
 __all__ = ["MAIN", "Commit", "HubFile", "Refs", "Repository", "Shelf", "Tree", "history", "last_commits", "resolve"]
 
 MAIN = "main"
-MAX_WALK = 1000  # commits looked through for the last one that changed a file
+MAX_WALK = 200  # commits looked through for the last one that changed a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def history(repo: Repository, oid: str) -> Iterator[Commit]:
 
 
 def last_commits(repo: Repository, oid: str, paths: Sequence[str]) -> dict[str, Commit]:
-    """Path of a file or folder → the commit that last changed it, looked for in the last 1000 commits."""
+    """Path of a file or folder → the commit that last changed it, looked for in the last 200 commits."""
     found: dict[str, Commit] = {}
     wanted = set(paths)
     child: Commit | None = None

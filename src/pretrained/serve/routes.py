@@ -7,7 +7,7 @@ from functools import partial
 
 from starlette.responses import Response
 
-from . import committing, discussions, reading, uploads, writing, xet
+from . import committing, discussions, pages, reading, uploads, writing, xet
 from .calls import Call
 from .names import KINDS
 from .refusals import RefusedError
@@ -72,7 +72,7 @@ async def _upload(method: str, parts: list[str], call: Call) -> Response:
         case ("PUT", [word]):
             return await uploads.whole(call, word)
         case ("PUT", [word, number]):
-            return await uploads.part(call, word, number)
+            return await uploads.one_part(call, word, number)
         case ("POST", [word]):
             return await uploads.complete(call, word)
     raise RefusedError(404, "Not found")
@@ -110,6 +110,11 @@ _API: dict[tuple[str, str], Answer] = {
 # The same after a repository elsewhere.
 _FILES: dict[tuple[str, str], Answer] = {
     ("GET", "resolve"): lambda call: reading.file(call, _rest(call, 2)[0], _rest(call)[1:]),
+    ("GET", ""): lambda call: pages.model(call, "main"),
+    ("GET", "tree"): lambda call: pages.model(call, "/".join(_rest(call))),
+    ("GET", "commit"): lambda call: pages.commit(call, _rest(call)[0]),
+    ("GET", "blob"): lambda call: pages.blob(call, _rest(call, 2)[0], _rest(call)[1:]),
+    ("GET", "discussions"): lambda call: pages.discussion(call, _rest(call)[0]),
     ("POST", "info"): _lfs,
     ("POST", "ask-access"): lambda call: writing.ask_access(call),
     ("GET", "raw"): lambda call: reading.file(call, _rest(call, 2)[0], _rest(call)[1:]),
@@ -127,6 +132,10 @@ _PLAIN: dict[tuple[str, str], Answer] = {
 }
 
 
+# Whole paths of pages.
+_PAGES: dict[str, Answer] = {"": pages.index, "_assets/style.css": pages.style, "_assets/icon.svg": pages.icon}
+
+
 def answer(method: str, parts: list[str], call: Call) -> Awaitable[Response]:
     """What answers the request. Raises RefusedError for a path that means nothing here.
 
@@ -138,6 +147,8 @@ def answer(method: str, parts: list[str], call: Call) -> Awaitable[Response]:
     asked = "GET" if method == "HEAD" else method
     if parts[:1] == ["api"] and (asked, "/".join(parts[1:])) in _PLAIN:
         return _PLAIN[asked, "/".join(parts[1:])](call)
+    if asked == "GET" and "/".join(parts) in _PAGES:
+        return _PAGES["/".join(parts)](call)
     if parts[0] == "_lfs":
         return _upload(method, parts[1:], call)
     if parts[0] == "_xet":

@@ -121,6 +121,7 @@ class HubServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((self.host, self.port))
+            self._socket.listen()  # from here on clients wait where otherwise they would be refused
         except OSError as error:
             self._socket.close()
             raise SourceError(f"cannot listen on {self.host} port {self.port}: {error.strerror}") from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .busy import Busy
+import anyio
+
+from .partials import Partials
 from .people import NOBODY, People, User
 from .repository import Repository, Shelf
 from .store import Store
@@ -24,7 +26,8 @@ class Site:
         is_closed: whether nothing is shown without a token.
         max_file: bytes of the largest file that is taken.
         url: the address by which clients know the server, if it is not the one they ask under.
-        busy: uploads that are being written to.
+        partials: uploads that are being written to.
+        slow: how much may go on at once of what takes long and anybody may ask for.
     """
 
     shelves: Sequence[Shelf]
@@ -33,7 +36,8 @@ class Site:
     is_closed: bool = False
     max_file: int = 50 * 10**9
     url: str | None = None
-    busy: Busy = field(default_factory=Busy)
+    partials: Partials = field(default_factory=Partials)
+    slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
 
     def find(self, kind: str, repo_id: str) -> Repository | None:
         """The repository of that name."""

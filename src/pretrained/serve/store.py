@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import secrets
 import shutil
@@ -25,11 +27,13 @@ from .disk_store import Blobs, sync_folder, write_json
 from .names import KINDS, is_repo_id, split_id
 from .refusals import RefusedError
 from .store_repository import StoreRepository
+from .sweep import sweep
 
 __all__ = ["STORE", "Store", "has_store"]
 
 STORE = ".pretrained-hub"
 FORMAT = 1
+SECRET = 32  # bytes
 STALE = 24 * 3600.0  # seconds after which a part of an upload is given up
 MAX_REPOS = 10_000  # of one namespace
 
@@ -72,22 +76,29 @@ class Store:
         self._held = acquire(self.root / "lock")
         if self._held is None:
             raise CheckpointBusyError(f"another server writes to {self.root}", path=self.root)
-        if not (self.root / "secret").exists():
+        secret = self.root / "secret"
+        if not secret.exists() or secret.stat().st_size != SECRET:
             temporary = self.root / "tmp" / "secret"
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(fd, "wb") as file:
-                file.write(secrets.token_bytes(32))
-            os.replace(temporary, self.root / "secret")
+                file.write(secrets.token_bytes(SECRET))
+                file.flush()
+                os.fsync(fd)
+            os.replace(temporary, secret)
         if not (self.root / "format").exists():
             write_json(self.root / "format", {"version": FORMAT})
         self._tidy()
+        if (self.root / "sweep").exists():
+            sweep(self.root)
+            (self.root / "sweep").unlink()
 
     def _tidy(self) -> None:
         """Drops what a server that was killed left half written; parts of uploads may yet be completed."""
         for path in (self.root / "tmp").iterdir():
             _remove(path)
-        for path in self.root.glob("repos/*/*/*/.state.json.*"):
-            _remove(path)
+        for pattern in ("repos/*/*/*/.*.json.*", "repos/*/*/*/*/.*.json.*", "xet/*/.*.json.*"):
+            for path in self.root.glob(pattern):
+                _remove(path)
         for folder in ("parts", "xet"):
             for path in (self.root / folder).rglob("*"):
                 with suppress(OSError):
@@ -104,6 +115,10 @@ class Store:
     def is_writable(self) -> bool:
         """Whether this process may change it."""
         return self._held is not None
+
+    def name_for(self, user: str) -> str:
+        """A word that stands for this store and one user, and tells nothing about either."""
+        return hmac.new(self.secret, user.encode(), hashlib.sha256).hexdigest()[:16]
 
     def _home(self, kind: str, repo_id: str) -> Path:
         namespace, name = split_id(repo_id)

@@ -105,7 +105,7 @@ class StoreRepository:
     @classmethod
     def create(cls, kind: str, repo_id: str, home: Path, blobs: Blobs, author: str, *, private: bool) -> None:
         """Writes a new repository, with one commit, into a folder that is not in its place yet."""
-        for name in ("commits", "trees", "lfs"):
+        for name in ("commits", "trees", "lfs", "discussions"):
             (home / name).mkdir(parents=True)
         with blobs.incoming() as incoming:
             incoming.write(ATTRIBUTES)

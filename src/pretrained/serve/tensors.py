@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from ..checkpoint.files import parse_json, read_up_to
+from ..checkpoint.formats.safetensors_header import HeaderFlawError, parse_header
+from ..checkpoint.tensors import Entry
 from ..errors import PretrainedError
 from .calls import Call
 from .refusals import RefusedError
-from .repository import HubFile, Repository
+from .repository import HubFile, Repository, Tree
 
-__all__ = ["header_of", "sharded_metadata"]
+__all__ = ["entries_of", "header_of", "sharded_metadata"]
 
 MAX_HEADER = 16 << 20  # bytes; a million tensors are not shown in a page, and clients have ranges
 MAX_INDEX = 16 << 20
 MAX_SHARDS = 1000
 MAX_ANSWER = 64 << 20  # bytes of headers in one answer
+MAX_SHOWN = 16 << 20  # bytes of headers for one page
 
 
 def header_of(repo: Repository, oid: str, file: HubFile) -> dict[str, Any] | None:
@@ -35,6 +39,32 @@ def header_of(repo: Repository, oid: str, file: HubFile) -> dict[str, Any] | Non
         return None
     finally:
         os.close(fd)
+
+
+def entries_of(repo: Repository, oid: str, tree: Tree) -> list[Entry]:
+    """The tensors of all safetensors files of a commit; headers that are damaged or beyond 16 MiB are left out."""
+    found: list[Entry] = []
+    budget = MAX_SHOWN
+    for file in tree.files.values():
+        if not file.path.endswith(".safetensors"):
+            continue
+        try:
+            fd = repo.open(oid, file)
+        except OSError:
+            continue
+        try:
+            length = int.from_bytes(read_up_to(fd, 8), "little")
+            if length > min(budget, file.size - 8):
+                continue
+            budget -= length
+            text = read_up_to(fd, length, 8).decode("utf-8").rstrip()
+            entries, _ = parse_header(text, Path(file.path), 8 + length, file.size)
+            found += entries.values()
+        except (OSError, UnicodeDecodeError, HeaderFlawError):
+            continue
+        finally:
+            os.close(fd)
+    return found
 
 
 def sharded_metadata(call: Call, name: str) -> dict[str, Any]:

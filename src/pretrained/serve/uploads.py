@@ -9,6 +9,8 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from .store import Store
 from .store_repository import StoreRepository
 from .writing import store_of, store_repo
 
-__all__ = ["batch", "complete", "leave_of", "part", "pour", "verify", "whole"]
+__all__ = ["batch", "complete", "leave_of", "one_part", "pour", "verify", "whole"]
 
 CHUNK = 64 << 20  # bytes of a part, if that makes no more than MAX_PARTS
 MAX_PARTS = 1000
@@ -107,7 +109,7 @@ def leave_of(call: Call, word: str, what: str) -> tuple[Store, StoreRepository, 
 
 async def whole(call: Call, word: str) -> Response:
     """Takes a content at once."""
-    store, repo, leave = leave_of(call, word, "lfs")
+    store, repo, leave = await run_in_threadpool(leave_of, call, word, "lfs")
     if leave.chunk:
         raise RefusedError(400, "This content is to come in parts")
     store.blobs.require_room(leave.size)
@@ -132,63 +134,66 @@ def _key(leave: Leave) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-async def part(call: Call, word: str, number: str) -> Response:
+async def one_part(call: Call, word: str, number: str) -> Response:
     """Takes one part of a content, and puts it in its place."""
-    store, _, leave = leave_of(call, word, "lfs")
+    store, _, leave = await run_in_threadpool(leave_of, call, word, "lfs")
     index = int(number) - 1 if number.isascii() and number.isdigit() and len(number) < 6 else -1
     offset = index * leave.chunk
     if not leave.chunk or index < 0 or offset >= leave.size:
         raise RefusedError(400, f"No part {number:.10} of this content")
     count = min(leave.chunk, leave.size - offset)
     store.blobs.require_room(count)
-    key = _key(leave)
     digest = hashlib.sha256()
-    with call.site.busy.writing(key):
+    key = _key(leave)
+    with ExitStack() as stack:
+        turn = await run_in_threadpool(stack.enter_context, call.site.partials.writing(key))
         fd = os.open(store.root / "parts" / key, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
-            place = [offset]
+        stack.callback(os.close, fd)
+        place = [offset]
 
-            def write(piece: bytes) -> None:
-                digest.update(piece)
-                view = memoryview(piece)
-                while len(view):
-                    done = os.pwrite(fd, view, place[0])
-                    place[0] += done
-                    view = view[done:]
+        def write(piece: bytes) -> None:
+            digest.update(piece)
+            turn(partial(_write_at, fd, piece, place[0]))
+            place[0] += len(piece)
 
-            came = await pour(call, count, write)
-            if came != count:
-                raise RefusedError(400, f"{came} bytes came; part {index + 1} has {count}")
-            await run_in_threadpool(os.fsync, fd)
-        finally:
-            os.close(fd)
+        came = await pour(call, count, write)
+        if came != count:
+            raise RefusedError(400, f"{came} bytes came; part {index + 1} has {count}")
+        await run_in_threadpool(os.fsync, fd)
     return Json({}, headers={"ETag": f'"{digest.hexdigest()}"'})
+
+
+def _write_at(fd: int, piece: bytes, offset: int) -> None:
+    view = memoryview(piece)
+    while len(view):
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
 
 
 async def complete(call: Call, word: str) -> Response:
     """Makes the parts one content, if they are the content that was announced."""
-    store, repo, leave = leave_of(call, word, "lfs")
+    store, repo, leave = await run_in_threadpool(leave_of, call, word, "lfs")
     body = await call.json()
     if body.get("oid", leave.oid) != leave.oid:
         raise RefusedError(400, "These are the parts of another content")
-    with call.site.busy.completing(_key(leave)):
-        await run_in_threadpool(_complete, store, repo, leave)
+    await run_in_threadpool(_complete, call, store, repo, leave)
     return Json({})
 
 
-def _complete(store: Store, repo: StoreRepository, leave: Leave) -> None:
+def _complete(call: Call, store: Store, repo: StoreRepository, leave: Leave) -> None:
     path = store.root / "parts" / _key(leave)
-    if repo.holds(leave.oid) == leave.size:  # the answer to the first attempt was lost
-        path.unlink(missing_ok=True)
-        return
-    if not path.exists():
-        raise RefusedError(400, "No part of this content has come")
-    size, found = _digest(path)
-    if size != leave.size or found != leave.oid:
-        path.unlink(missing_ok=True)
-        raise RefusedError(400, f"The parts have {size} bytes and the sha256 {found}; {leave.oid} was due")
-    store.blobs.adopt(path, leave.oid)
-    repo.grant(leave.oid)
+    with call.site.partials.completing(_key(leave)):
+        if repo.holds(leave.oid) == leave.size:  # the answer to the first attempt was lost
+            path.unlink(missing_ok=True)
+            return
+        if not path.exists():
+            raise RefusedError(400, "No part of this content has come")
+        size, found = _digest(path)
+        if size != leave.size or found != leave.oid:
+            path.unlink(missing_ok=True)
+            raise RefusedError(400, f"The parts have {size} bytes and the sha256 {found}; {leave.oid} was due")
+        store.blobs.adopt([(path, leave.oid)])
+        repo.grant(leave.oid)
 
 
 def _digest(path: Path) -> tuple[int, str]:

@@ -82,7 +82,7 @@ def text_of(value: Any, name: str, most: int = MAX_MESSAGE) -> str:
 def _kind(value: Any) -> str:
     kind = f"{value or 'model'}s"
     if kind not in KINDS:
-        raise RefusedError(400, f"There are models, datasets and spaces here, and no {value!s:.40!r}")
+        raise RefusedError(400, f"There are models, datasets and spaces here, and no {str(value)!r:.40}")
     return kind
 
 
@@ -91,7 +91,7 @@ def _is_private(body: dict[str, Any]) -> bool | None:
     visibility, private = body.get("visibility"), body.get("private")
     if visibility is not None:
         if visibility not in ("public", "private"):
-            raise RefusedError(400, f"The visibility is public or private, not {visibility!s:.40!r}")
+            raise RefusedError(400, f"The visibility is public or private, not {str(visibility)!r:.40}")
         return bool(visibility == "private")
     return None if private is None else bool(private)
 
@@ -178,7 +178,7 @@ def _settings(call: Call, body: dict[str, Any]) -> Response:
     repo = own_repo(call)
     private, gated = _is_private(body), body.get("gated", repo.gated)
     if gated not in (False, "auto", "manual"):
-        raise RefusedError(400, f"gated is false, auto or manual, not {gated!s:.40!r}")
+        raise RefusedError(400, f"gated is false, auto or manual, not {str(gated)!r:.40}")
     with repo.change() as state:
         state["gated"] = gated
         if private is not None:
@@ -291,10 +291,10 @@ def _access(call: Call, what: str, body: dict[str, Any]) -> Response:
     name = body.get("user") or body.get("requestId")
     user = call.site.people.find(name)
     if user is None:
-        raise RefusedError(404, f"No user {name!s:.100!r}")
+        raise RefusedError(404, f"No user {str(name)!r:.100}")
     status = "accepted" if what == "grant" else body.get("status")
     if status not in ("accepted", "rejected", "pending"):
-        raise RefusedError(400, f"The status is accepted, rejected or pending, not {status!s:.40!r}")
+        raise RefusedError(400, f"The status is accepted, rejected or pending, not {str(status)!r:.40}")
     with repo.change() as state:
         known = state["readers"].get(user.name)
         if what == "handle" and known is None:
@@ -328,6 +328,6 @@ async def validate_yaml(call: Call) -> Response:
     """What is wrong with the facts at the head of a card."""
     body = await call.json(MAX_CARD)
     text = text_of(body.get("content"), "content", MAX_CARD)
-    _, errors = await run_in_threadpool(front_matter, text)
+    _, errors = await call.slowly(front_matter, text)
     reply = {"errors": [{"message": error} for error in errors], "warnings": []}
     return Json(reply, 400 if errors else 200)

@@ -52,10 +52,14 @@ async def write_token(call: Call, revision: str) -> Response:
 
     def run() -> Response:
         repo = store_repo(call)
-        ref_to_write(call, repo, revision, by_pull=call.flag("create_pr"))
+        if call.flag("create_pr"):
+            call.check_access()  # clients name no revision then, but the word None
+        else:
+            ref_to_write(call, repo, revision)
         until = int(time.time() + LEAVE)
         word = sign(store_of(call).secret, Leave("xet", call.user.name, repo.kind, repo.id, until))
-        url = f"{call.base}/_xet"
+        # Clients remember by this address what they have sent: another store, or another user, has not got it.
+        url = f"{call.base}/_xet/{store_of(call).name_for(call.user.name)}"
         headers = {
             "X-Xet-Cas-Url": url,
             "X-Xet-Access-Token": word,
@@ -73,10 +77,10 @@ async def cas(call: Call, parts: list[str]) -> Response:
     if scheme.lower() != "bearer":
         raise RefusedError(401, "A leave to upload is needed")
     store, repo, leave = await run_in_threadpool(leave_of, call, word.strip(), "xet")
-    match (call.request.method, parts):
+    match (call.request.method, parts[1:]):
         case ("POST", ["v1", "xorbs", "default", xorb]) if is_digest(xorb):
             return await _take_xorb(call, store, leave.user, xorb)
-        case ("POST", ["v1", "shards"] | ["shards"]):
+        case ("POST", ["v1", "shards"]):
             return await _take_shard(call, store, repo, leave.user)
     # Among others: chunks that anybody has (/v1/chunks), which is nobody's business, and later versions of the above.
     raise RefusedError(404, "Not found")
@@ -84,7 +88,7 @@ async def cas(call: Call, parts: list[str]) -> Response:
 
 async def _take_xorb(call: Call, store: Store, user: str, xorb: str) -> Response:
     path = store.root / "xet" / user / xorb
-    if path.exists() or path.with_suffix(".json").exists():
+    if path.exists():
         async for _ in call.stream(MAX_XORB):
             pass
         return Json({"was_inserted": False})
@@ -136,6 +140,8 @@ def _assemble_all(call: Call, store: Store, repo: StoreRepository, user: str, sh
                 raise RefusedError(413, f"A shard of more than {MAX_SHARD_FILES} files")
             if file.size > call.site.max_file:
                 raise RefusedError(413, f"{file.size} bytes; this server takes at most {call.site.max_file}")
+            if file.sha256 is not None and repo.holds(file.sha256) == file.size:
+                continue  # the answer to the first attempt was lost
             store.blobs.require_room(file.size)
             repo.grant(_assemble(store, xorbs, file))
         xorbs.note()
