@@ -80,10 +80,21 @@ def is_right(cache: Path, digest: str) -> bool:
     return hashlib.sha256(blob.read_bytes()).hexdigest() == digest and not leftovers
 
 
-def killed(folder: Path, scratch: Path, times: int) -> tuple[int, list[float]]:
-    """(how often all was well, how much was there each time the process was killed)."""
+def missing_of(path: Path, cache: Path) -> int:
+    """Bytes of a file that the cache does not have, neither under their name nor as a part."""
     from pretrained.hub.part import Part
 
+    target = cache / "models--org--name/blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+    if target.exists():
+        return 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    size = path.stat().st_size
+    with Part(target, size) as part:
+        return size - part.num_there
+
+
+def killed(folder: Path, scratch: Path, times: int) -> tuple[int, list[float]]:
+    """(how often all was well, how much was there each time the process was killed)."""
     digest = hashlib.sha256((folder / NAME).read_bytes()).hexdigest()
     good, shares = 0, []
     for number in range(times):
@@ -94,15 +105,8 @@ def killed(folder: Path, scratch: Path, times: int) -> tuple[int, list[float]]:
             time.sleep(random.Random(number).uniform(0.02, SIZE / 8 / RATE / 1e6 + 0.2))
             first.kill()
             first.communicate()
-            target = cache / "models--org--name/blobs" / digest
-            there = SIZE
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with Part(target, SIZE) as part:
-                    there = part.num_there
-            texts = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.json")}
-            small = sum(path.stat().st_size for path, text in texts.items() if not (target.parent / text).exists())
-            missing = SIZE - there + small
+            missing = sum(missing_of(path, cache) for path in folder.iterdir())
+            there = SIZE - missing_of(folder / NAME, cache)
             before = settled(url)
             second = start(url, cache)
             go(second)

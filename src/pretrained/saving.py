@@ -11,18 +11,27 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ._types import PathLike
+from .adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .checkpoint.checksums import is_sums_file
 from .checkpoint.commit import Stage
 from .checkpoint.disk import run
+from .checkpoint.find import is_weight_file
 from .checkpoint.formats import safetensors
 from .checkpoint.formats.safetensors import Outgoing
 from .checkpoint.index import dump_index
 from .checkpoint.plan_save import SavePlan, Stored, plan_save
+from .checkpoint.rules import Op, Rule, through_rules
 from .errors import InvalidOptionError, OptionError, SaveError
+from .hub.card import CardFacts
+from .hub.push import push_files
 from .options import SaveOptions, parse_size
+from .push_options import PushOptions
 from .report import SaveReport
 
-__all__ = ["Destination", "Uncommitted", "destination", "save", "save_options"]
+__all__ = [
+    "Destination", "Uncommitted", "destination", "layout_ops", "names_at_rest", "push_saved", "save", "save_options",
+    "variant_word",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -125,15 +134,26 @@ def save_options(
     if not (state_dict is None or isinstance(state_dict, Mapping)):
         reason = f"state_dict is a dict of name → tensor, not a {type(state_dict).__name__}"
         raise InvalidOptionError(reason, key="state_dict")
-    is_word = isinstance(variant, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}", variant)
-    if not (variant is None or is_word):
-        raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")
+    variant = variant_word(variant)
     form = "safetensors" if safe_serialization else "torch"
     flags = {name: extra.get(name, True) for name in _FLAGS}
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise InvalidOptionError(f"{name} is True or False, not {value!r:.60}", key=name)
     return SaveOptions(is_main_process, state_dict, max_shard_size, variant, form=form, **flags)
+
+
+def push_saved(folder: PathLike, report: SaveReport, options: SaveOptions, push: PushOptions, facts: CardFacts) -> Any:
+    """Pushes what a save wrote into a folder; takes out of the repository what would shadow it, or is not true now."""
+
+    def is_stale(name: str) -> bool:
+        if ADAPTER_CONFIG in report.files:
+            is_ours = name in ADAPTER_WEIGHTS.values()
+        else:
+            is_ours = is_weight_file(name, options.variant, options.form)
+        return name not in report.files and (is_ours or is_sums_file(name))
+
+    return push_files(Path(folder), report.files, push, facts, is_stale)
 
 
 def save(
@@ -233,3 +253,26 @@ def _text_files(plan: SavePlan, texts: Mapping[str, str]) -> dict[str, bytes]:
     if plan.index_name is not None:
         files[plan.index_name] = dump_index(plan.weight_map, {"total_size": plan.total_size})
     return files
+
+
+def names_at_rest(names: Iterable[str], loaded: Mapping[str, str]) -> dict[str, str]:
+    """Name in the model → name to be written: the one that was read, unless two tensors would have it then."""
+    own = list(names)
+    found = {name: loaded.get(name, name) for name in own}
+    return found if len(set(found.values())) == len(found) else {name: name for name in own}
+
+
+def layout_ops(name: str, key: str, rules: Iterable[Rule]) -> tuple[Op, ...]:
+    """What lays out the tensor `name` of a model as it lies under `key` in a file, where the rules restore it from."""
+    renamed, ops = through_rules(key, rules)
+    return tuple(op.inverse for op in reversed(ops)) if ops and renamed == name else ()
+
+
+_VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}")
+
+
+def variant_word(variant: Any) -> str | None:
+    """The variant of a save. Raises InvalidOptionError if it is no plain word."""
+    if variant is None or (isinstance(variant, str) and _VARIANT.fullmatch(variant)):
+        return variant
+    raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")

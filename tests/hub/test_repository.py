@@ -238,3 +238,13 @@ def test_a_token_that_no_request_can_hold(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(InvalidOptionError, match="characters that no token has") as caught:
         resolve("org/name", online(hub, tmp_path, token="geheim\u20ac\r\n"))
     assert "geheim" not in str(caught.value)
+
+
+def test_a_gated_repository(hub: Hub, tmp_path: Path) -> None:
+    """Its listing is open; its files are not."""
+    snapshot = resolve("org/name", online(hub, tmp_path))
+    hub.status, hub.error_code = 403, "GatedRepo"
+    with pytest.raises(HubError, match=r"403 \(the repository is gated: ask for access on its page, and pass token=\)"):
+        snapshot.path("model.safetensors")
+    with pytest.raises(HubError, match=r"GatedRepoError \(HTTP 403\): the repository is gated \(no token was sent\)"):
+        resolve("org/name", online(hub, tmp_path))

@@ -19,6 +19,10 @@ __all__ = ["HttpFile", "NoRangesError", "status_error"]
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _STRONG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _DATE = re.compile(r"[A-Za-z0-9 ,:+\-]{10,64}")
+_CODES = {
+    "GatedRepo": "the repository is gated: ask for access on its page, and pass token=",
+    "RepoNotFound": "no such repository, or no access to it: a private one needs token=",
+}
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # what stores answer when a signature is too old
 
@@ -180,8 +184,9 @@ def _condition(headers: Mapping[str, str]) -> tuple[str, str] | None:
 
 def status_error(name: str, answer: Answer) -> HubError:
     """The error for an answer that is none."""
+    code = answer.headers.get("X-Error-Code", "")
     said = {401: "not authorised", 403: "forbidden", 404: "not there", 410: "gone", 429: "too many requests"}
-    words = said.get(answer.status, "server error" if answer.status >= 500 else "refused")
+    words = _CODES.get(code) or said.get(answer.status, "server error" if answer.status >= 500 else "refused")
     return HubError(
         f"cannot read {name}: {redacted(answer.url)} answers {answer.status} ({words})", path=name, status=answer.status
     )

@@ -39,7 +39,7 @@ class FolderSnapshot:
         name: what the user called it.
         commit: set when the folder is a repository's cache at one commit.
         only: where the user named one weight file, the names that may be seen beside config files.
-        check: called with the path of each file before it is given out; raises if something is wrong with it.
+        check: called with the path of each file before it is first given out; raises if something is wrong with it.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class FolderSnapshot:
     ) -> None:
         self.root = root
         self._check = check
+        self._checked: set[str] = set()
         self.name = name
         self.commit = commit
         self.only = only
@@ -77,8 +78,9 @@ class FolderSnapshot:
     def path(self, name: str) -> Path:
         """Path of one file; it need not exist."""
         path = self.root / name
-        if self._check is not None:
+        if self._check is not None and name not in self._checked:
             self._check(path)
+            self._checked.add(name)
         return path
 
     def fetch(self, names: Iterable[str]) -> None:

@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,6 @@ from .. import saving
 from .._types import PathLike
 from ..adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX
 from ..checkpoint.checksums import is_sums_file
-from ..checkpoint.find import is_weight_file
 from ..checkpoint.formats import safetensors
 from ..checkpoint.formats.safetensors import Outgoing
 from ..checkpoint.plan_save import Stored
@@ -28,7 +26,6 @@ from ..configuration import CONFIG_NAME
 from ..errors import InvalidOptionError, SaveError
 from ..generation.config import GENERATION_CONFIG_NAME
 from ..hub.card import CardFacts, repository_of
-from ..hub.push import push_files
 from ..options import SaveOptions
 from ..own_code import sources_of
 from ..push_options import PushOptions
@@ -36,7 +33,7 @@ from ..report import SaveReport
 from ..saving import Destination, Uncommitted, destination
 from .adapter_layers import active, is_adapted, state_of_adapter
 from .offload import Resting, state_of
-from .rest import layout_at_rest, names_at_rest
+from .rest import layout_at_rest
 from .slots import bytes_of, dtype_name
 from .tying import tied_names
 
@@ -72,8 +69,7 @@ def save_model(
     def save(tensors: Mapping[str, Any]) -> SaveReport:
         report = write.save(tensors, place)
         if push is not None and facts is not None:
-            stale = partial(_is_stale, report=report, options=options)
-            push_files(Path(str(place)), report.files, push, facts, stale)
+            saving.push_saved(str(place), report, options, push, facts)
         return report
 
     return _now_or_later(save, write.tensors, place, options)
@@ -99,7 +95,7 @@ def _model_writer(model: Any, options: SaveOptions, save_function: Any) -> _Writ
     state = state_of(model) if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
     state = {name: tensor for name, tensor in state.items() if not any(p.search(str(name)) for p in ignored)}
-    names = names_at_rest(model, state)
+    names = saving.names_at_rest(state, model._loaded_names)
     named, notes = _as_written(model, state, names, options, save_function is not None)
     secondary = [names.get(name, name) for name in tied_names(model)]
     config = _config_of(model)
@@ -113,15 +109,6 @@ def _model_writer(model: Any, options: SaveOptions, save_function: Any) -> _Writ
         )
 
     return _Writer(named, save)
-
-
-def _is_stale(name: str, report: SaveReport, options: SaveOptions) -> bool:
-    """Whether a file of a repository would shadow what was saved, or would not be true any more."""
-    if name in report.files:
-        return False
-    if ADAPTER_CONFIG in report.files:
-        return name in ADAPTER_WEIGHTS.values() or is_sums_file(name)
-    return is_weight_file(name, options.variant, options.form) or is_sums_file(name)
 
 
 def card_facts(model: Any) -> CardFacts:
