@@ -11,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
 
-from pretrained import BertConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from pretrained import BertConfig, BertModel, GenerationConfig, LlamaConfig, LlamaForCausalLM
 from pretrained.errors import HubError, InvalidOptionError, OptionError, UntrustedPathError
 from pretrained.hub import upload as module
 from pretrained.hub.push import PushToHubMixin
@@ -314,3 +314,24 @@ def test_names_of_repositories(repo_id: str) -> None:
 def test_revisions_stay_in_the_repository() -> None:
     with pytest.raises(UntrustedPathError, match="revision"):
         tiny().push_to_hub("ada/new", revision="../../x", token=ADA, endpoint="http://127.0.0.1:9")
+
+
+# JAX
+
+
+def test_a_jax_model(server: HubServer, tmp_path: Path) -> None:
+    from pretrained import FlaxBertModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = FlaxBertModel(BertConfig(vocab_size=50, **sizes))
+    model.push_to_hub("ada/jax", max_shard_size="3kB", **to(server))
+    shards = {name for name in names(server, "ada/jax") if name.startswith("model-")}
+    assert len(shards) > 3 and "README.md" in names(server, "ada/jax")
+    where = {"endpoint": server.url, "token": ADA, "cache_dir": tmp_path / "cache"}
+    torch_model = BertModel.from_pretrained("ada/jax", **where)
+    for options in (where, {**where, "stream": True, "cache_dir": tmp_path / "none"}):
+        FlaxBertModel.from_pretrained("ada/jax", **options).save_pretrained(tmp_path / "again")
+        assert same(BertModel.from_pretrained(tmp_path / "again"), torch_model)
+    model.save_pretrained(tmp_path / "jax", push_to_hub=True, repo_id="ada/jax", safe_serialization=False, **to(server))
+    assert "flax_model.msgpack" in names(server, "ada/jax")
+    assert not shards & names(server, "ada/jax")  # they come first in a load
