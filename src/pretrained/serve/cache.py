@@ -40,6 +40,7 @@ class CacheRepository:
 
     private = False
     gated: bool | str = False
+    readers: frozenset[str] = frozenset()
 
     def __init__(self, kind: str, repo_id: str, home: Path, digests: Digests) -> None:
         self.kind = kind

@@ -55,6 +55,7 @@ class FolderRepository:
     kind = "models"
     private = False
     gated: bool | str = False
+    readers: frozenset[str] = frozenset()
 
     def __init__(self, repo_id: str, root: Path, digests: Digests) -> None:
         self.id = repo_id
