@@ -151,6 +151,9 @@ class Shelf(Protocol):
     def listed(self, kind: str) -> Iterator[Repository]:
         """All of a kind."""
 
+    def close(self) -> None:
+        """Ends the use of it."""
+
 
 def resolve(repo: Repository, revision: str) -> str | None:
     """The commit that a branch, a tag, a commit or a full ref means; None if nothing is called so."""
