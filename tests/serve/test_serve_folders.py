@@ -115,7 +115,9 @@ def test_a_save_that_was_interrupted_is_served_whole(models: Path, serve: Any) -
 
 def test_checksums_are_remembered(models: Path, tmp_path: Path, monkeypatch: Any) -> None:
     memory = tmp_path / "memory/digests.json"
-    first = {repo.id: repo.scan().oid for repo in FolderShelf(models, memory).listed("models")}
+    shelf = FolderShelf(models, memory)
+    first = {repo.id: repo.scan().oid for repo in shelf.listed("models")}
+    shelf.close()
     assert memory.exists()
 
     def never(*_: Any) -> Any:
@@ -220,3 +222,15 @@ def test_who_asks_while_files_are_read_is_told_to_come_again(models: Path, serve
         assert (reply.status, reply.headers["retry-after"]) == (503, "10")
         assert web("GET", "/api/models/acme/bert").status == 200
     assert web("GET", "/api/models/llama").status == 200
+
+
+def test_a_save_that_was_recorded_and_is_damaged(models: Path, serve: Any) -> None:
+    from pretrained.checkpoint.commit_log import RECORD
+
+    (models / "llama" / RECORD).write_text("{damaged")
+    web = serve(models)
+    reply = web("GET", "/api/models/llama")
+    assert (reply.status, "cannot be read now" in reply.json["error"]) == (503, True)
+    assert web("GET", "/api/models/acme/bert").status == 200
+    assert names(web) == ["acme/bert"]
+    assert b"cannot be read now" in web("GET", "/").body

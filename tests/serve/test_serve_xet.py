@@ -192,3 +192,27 @@ def test_somebody_else_s_xorbs_are_not_there(web: Any, repo: str, cas: Any) -> N
 
 def test_a_shard_of_no_files() -> None:
     assert list(files_of_shard(io.BytesIO(bytes(32) + struct.pack("<QQ", 2, 0) + b"\xff" * 32 + bytes(16)))) == []
+
+
+def test_notes_are_written_when_there_are_many(web: Any, repo: str, cas: Any, hub: HubServer, monkeypatch: Any) -> None:
+    monkeypatch.setattr("pretrained.serve.xet.MAX_NOTES", 2)
+    terms, content = [], b""
+    for number in range(5):
+        xorb, piece = bytes([64 + number]) * 32, bytes([number]) * (number + 1)
+        assert cas("POST", f"/v1/xorbs/default/{text_of_hash(xorb)}", chunk(piece, 0)).status == 200
+        terms.append((xorb, 0, 1, len(piece)))
+        content += piece
+    for order in (terms, terms[::-1]):
+        assert cas("POST", "/v1/shards", shard_of(order, None)).status == 200
+    assert "actions" not in web.leave(repo, content)
+    folder = Path(hub.root) / ".pretrained-hub/xet/ann"
+    for xorb, *_ in terms:
+        assert [path.suffix for path in folder.glob(f"{text_of_hash(xorb)}*")] == [".json"]
+
+
+def test_a_file_of_crumbs_is_refused(cas: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("pretrained.serve.xet.MAX_CHUNKS", 10)
+    crumbs = b"".join(chunk(bytes([n]), 0) for n in range(20))
+    cas("POST", f"/v1/xorbs/default/{text_of_hash(b'c' * 32)}", crumbs)
+    reply = cas("POST", "/v1/shards", shard_of([(b"c" * 32, 0, 20, 20)], None))
+    assert (reply.status, "is cut into 20 chunks" in reply.json["error"]) == (400, True)

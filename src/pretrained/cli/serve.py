@@ -97,12 +97,17 @@ def _pairs(option: str, words: tuple[str, ...] | list[str]) -> list[tuple[str, s
 def _read(shelf: object) -> None:
     """Computes the checksums that clients ask for, before the first of them has to wait."""
     from ..serve.folders import FolderShelf
+    from ..serve.refusals import RefusedError
 
     assert isinstance(shelf, FolderShelf)
     repos = list(shelf.listed("models"))
     with progress("checksums", sum(repo.unread() for repo in repos)) as advance:
         for repo in repos:
-            repo.scan(advance)
+            try:
+                repo.scan(advance)
+            except RefusedError as error:
+                say(f"not served as it is: {error}")
+    shelf.close()
 
 
 class _Requests(logging.Formatter):

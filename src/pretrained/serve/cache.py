@@ -40,6 +40,7 @@ class CacheRepository:
 
     private = False
     gated: bool | str = False
+    readers: frozenset[str] = frozenset()
 
     def __init__(self, kind: str, repo_id: str, home: Path, digests: Digests) -> None:
         self.kind = kind
@@ -109,7 +110,7 @@ class CacheRepository:
             self._trees[oid] = (key, tree)
             while len(self._trees) > _MAX_TREES:
                 del self._trees[next(iter(self._trees))]
-        self._digests.remember()
+        self._digests.remember(at_once=False)
         return tree
 
     def _file(self, root: Path, name: str) -> HubFile | None:
@@ -187,3 +188,7 @@ class CacheShelf:
                 found = self.find(kind, match[2].replace("--", "/", 1))
                 if found is not None:
                     yield found
+
+    def close(self) -> None:
+        """Keeps the checksums for the next run."""
+        self._digests.remember()

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from .repository import HubFile
 __all__ = ["Digests", "Stamp", "stamp_of"]
 
 MAX_REMEMBERED = 200_000  # files
+PAUSE = 10.0  # seconds between writing them down
 
 
 class Stamp(NamedTuple):
@@ -49,6 +51,7 @@ class Digests:
         self._known: dict[str, str] = {}
         self._lock = threading.Lock()
         self._is_new = False
+        self._written = time.monotonic()
         if memory is not None:
             with suppress(PretrainedError):  # a memory that is damaged or not there is an empty one
                 self._known = {key: value for key, value in read_json(memory).items() if isinstance(value, str)}
@@ -91,12 +94,17 @@ class Digests:
             self._is_new = True
         return value
 
-    def remember(self) -> None:
-        """Writes down what is known, where that is possible: without it, the next run reads the files again."""
+    def remember(self, *, at_once: bool = True) -> None:
+        """Writes down what is known, where that is possible: without it, the next run reads the files again.
+
+        Args:
+            at_once: whether it cannot wait for a later call, since there may be none.
+        """
+        now = time.monotonic()
         with self._lock:
-            if self._memory is None or not self._is_new:
+            if self._memory is None or not self._is_new or (now < self._written + PAUSE and not at_once):
                 return
-            self._is_new = False
+            self._is_new, self._written = False, now
             kept = dict(list(self._known.items())[-MAX_REMEMBERED:])
         with suppress(OSError):
             self._memory.parent.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,7 @@ class FolderRepository:
     kind = "models"
     private = False
     gated: bool | str = False
+    readers: frozenset[str] = frozenset()
 
     def __init__(self, repo_id: str, root: Path, digests: Digests) -> None:
         self.id = repo_id
@@ -72,7 +73,7 @@ class FolderRepository:
         """What the folder holds now; content is read only where it changed.
 
         Raises:
-            RefusedError: somebody else is reading it, and that takes long.
+            RefusedError: it cannot be read, or somebody else is reading it and that takes long.
         """
         if not self._lock.acquire(timeout=PATIENCE):
             # Whoever waits keeps a thread from those who ask for other models.
@@ -83,7 +84,11 @@ class FolderRepository:
             self._lock.release()
 
     def _scanned(self, progress: Callable[[int], None] | None) -> _Scan:
-        places = dict(_files(self.root))
+        try:
+            places = dict(_files(self.root))
+        except (PretrainedError, OSError) as error:
+            reason = f"The files of {self.id} cannot be read now: {error}"
+            raise RefusedError(503, reason, headers={"Retry-After": "10"}) from error
         last = self._scan
         if last is not None and {name: stamp for name, (_, stamp) in last.places.items()} == _stamps(places):
             return last
@@ -100,7 +105,7 @@ class FolderRepository:
         tree = Tree(files)
         oid = commit_id(tree.folders[""], (), _AUTHOR, 0, _TITLE)
         self._scan = _Scan(oid, tree, found, seconds)
-        self._digests.remember()
+        self._digests.remember(at_once=False)
         return self._scan
 
     def unread(self) -> int:
@@ -131,7 +136,7 @@ class FolderRepository:
         if scan is None or scan.oid != oid:
             scan = self.scan()
         if scan.oid != oid:
-            raise FileNotFoundError(f"the files of {self.id} have changed")
+            raise RefusedError(404, f"The files of {oid} are not here any more", "RevisionNotFound")
         return scan
 
     def open(self, oid: str, file: HubFile) -> int:
@@ -230,6 +235,10 @@ class FolderShelf:
         """All models."""
         names = self._names() if kind == "models" else ()
         yield from (found for name in names if (found := self.find(kind, name)) is not None)
+
+    def close(self) -> None:
+        """Keeps the checksums for the next run."""
+        self._digests.remember()
 
     def _is_single(self) -> bool:
         return is_repo_id(self.root.name) and _is_model(self.root)

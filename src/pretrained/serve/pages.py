@@ -103,11 +103,15 @@ def _index(call: Call) -> Response:
 def _index_row(repo: Repository) -> tuple[Markup | str, ...]:
     from .reading import iso
 
-    oid = repo.refs().branches.get(MAIN)
+    kind = "" if repo.kind == "models" else f"{repo.kind}/"
+    link = element("a", kind + repo.id, href=_home(repo))
+    try:
+        oid = repo.refs().branches.get(MAIN)
+    except RefusedError:
+        return link, "", "cannot be read now"
     size = human_bytes(repo.tree(oid).nbytes) if oid is not None else ""
     changed = iso(repo.commit(oid).seconds)[:10] if oid is not None else ""
-    kind = "" if repo.kind == "models" else f"{repo.kind}/"
-    return element("a", kind + repo.id, href=_home(repo)), size, changed
+    return link, size, changed
 
 
 def _home(repo: Repository) -> str:

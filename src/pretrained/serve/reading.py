@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from .calls import Call
 from .refusals import RefusedError
 from .replies import Json, file_reply
-from .repository import Commit, HubFile, Repository, history, last_commits
+from .repository import MAIN, Commit, HubFile, Repository, history, last_commits
 
 __all__ = ["commits", "file", "iso", "listing", "paths", "refs", "repository", "safetensors", "tree", "whoami"]
 
@@ -67,10 +68,14 @@ def _listing(call: Call, kind: str) -> Response:
     if len(page) > size:
         words = {"search": search, "author": author, "limit": str(size), "cursor": str(start + size)}
         headers["Link"] = f'<{call.base}/api/{kind}?{urlencode(words)}>; rel="next"'
-    return Json([_about(repo, repo.refs().branches.get("main")) for repo in page[:size]], headers=headers)
+    listed = []
+    for repo in page[:size]:
+        with suppress(RefusedError):  # one that cannot be read now does not keep the others from being listed
+            listed.append(_about(repo, repo.refs().branches.get(MAIN)))
+    return Json(listed, headers=headers)
 
 
-async def repository(call: Call, revision: str = "main") -> Response:
+async def repository(call: Call, revision: str = MAIN) -> Response:
     """What a repository is at a revision."""
     return Json(await run_in_threadpool(_repository, call, revision))
 

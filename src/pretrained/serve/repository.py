@@ -119,6 +119,10 @@ class Repository(Protocol):
         """False, "auto" or "manual": who may read its files."""
 
     @property
+    def readers(self) -> frozenset[str]:
+        """Users who may read its files though it is gated."""
+
+    @property
     def created(self) -> float:
         """Seconds since 1970."""
 
@@ -146,6 +150,9 @@ class Shelf(Protocol):
 
     def listed(self, kind: str) -> Iterator[Repository]:
         """All of a kind."""
+
+    def close(self) -> None:
+        """Ends the use of it."""
 
 
 def resolve(repo: Repository, revision: str) -> str | None:

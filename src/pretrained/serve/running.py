@@ -151,8 +151,8 @@ class HubServer:
     def close(self) -> None:
         """Gives the port and the store back."""
         self._socket.close()
-        if self._store is not None:
-            self._store.close()
+        for shelf in self._shelves:
+            shelf.close()
 
     def __enter__(self) -> HubServer:
         self.bind()

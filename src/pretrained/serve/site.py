@@ -78,4 +78,4 @@ class Site:
             return False
         if not repo.gated or user.owns(repo.id):
             return True
-        return user.is_known and user.name in getattr(repo, "readers", ())
+        return user.is_known and user.name in repo.readers

@@ -50,6 +50,12 @@ class Store:
         root: the folder that is served.
         writable: whether this process may change it; makes the store if there is none.
 
+    Attributes:
+        root: the folder of the store.
+        blobs: contents.
+        secret: what upload addresses are signed with.
+        notes: held by whoever writes a note on a xorb.
+
     Raises:
         CheckpointBusyError: another server writes to it.
         ConfigError: it is of another layout.
@@ -60,6 +66,7 @@ class Store:
         self.blobs = Blobs(self.root)
         self._repositories: dict[tuple[str, str], StoreRepository] = {}
         self._lock = threading.RLock()
+        self.notes = threading.Lock()
         self._held: FolderLock | None = None
         if writable:
             self._prepare()
@@ -110,11 +117,6 @@ class Store:
         if self._held is not None:
             self._held.release()
             self._held = None
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether this process may change it."""
-        return self._held is not None
 
     def name_for(self, user: str) -> str:
         """A word that stands for this store and one user, and tells nothing about either."""

@@ -157,14 +157,22 @@ class StoreRepository:
 
     def commit(self, oid: str) -> Commit:
         """One commit."""
-        found = read_json(self.home / "commits" / f"{oid}.json")
+        found = self._document(oid)
         return Commit(
             oid, found["title"], found["description"], found["author"], found["seconds"], tuple(found["parents"])
         )
 
     def tree(self, oid: str) -> StoreTree:
         """The files of a commit."""
-        return self._tree_of(read_json(self.home / "commits" / f"{oid}.json")["tree"])
+        return self._tree_of(self._document(oid)["tree"])
+
+    def _document(self, oid: str) -> dict[str, Any]:
+        try:
+            return read_json(self.home / "commits" / f"{oid}.json")
+        except PretrainedError:
+            if self.home.is_dir():
+                raise
+            raise RefusedError(404, "Repository not found", "RepoNotFound") from None  # it was deleted meanwhile
 
     def _read_tree(self, tree: str) -> StoreTree:
         if tree == EMPTY_TREE:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ LEAVE = 3600.0  # seconds; clients ask for another in time
 MAX_XORB = 80 << 20  # bytes; the protocol allows 64 MiB
 MAX_SHARD = 128 << 20
 MAX_SHARD_FILES = 100_000
+MIN_CHUNK = 8 << 10  # bytes: clients make chunks of 8 KiB and more, but for the end of a file
+MAX_NOTES = 64  # in memory
 
 
 async def write_token(call: Call, revision: str) -> Response:
@@ -150,18 +153,23 @@ def _assemble_all(call: Call, store: Store, repo: StoreRepository, user: str, sh
 def _assemble(store: Store, xorbs: _Xorbs, file: ShardFile) -> str:
     """Puts a file together, and returns the sha256 under which it is kept."""
     with store.blobs.incoming() as incoming:
-        used = []
+        runs: list[tuple[Term, int, array[int]]] = []
+        count = 0
         for term in file.terms:
-            before = incoming.size
-            for number, chunk in enumerate(xorbs.chunks(term), start=term.start):
-                used.append((term.xorb, number, incoming.size, len(chunk)))
+            before, sizes = incoming.size, array("I")
+            for chunk in xorbs.chunks(term):
+                sizes.append(len(chunk))
                 incoming.write(chunk)
             if incoming.size - before != term.size:
                 raise RefusedError(400, f"A term has {incoming.size - before} bytes; the shard says {term.size}")
+            count += len(sizes)
+            if count > MAX_CHUNKS + incoming.size // MIN_CHUNK:
+                raise RefusedError(400, f"The file is cut into {count} chunks; they have {MIN_CHUNK} bytes and more")
+            runs.append((term, before, sizes))
         _require_same(incoming, file.sha256)
         sha256 = incoming.keep()
-    for xorb, number, offset, size in used:
-        xorbs.found(xorb, number, sha256, offset, size)
+    for term, offset, sizes in runs:
+        xorbs.found(term, sha256, offset, sizes)
     return sha256
 
 
@@ -223,25 +231,44 @@ class _Xorbs:
 
     def _noted(self, xorb: str) -> dict[int, list[Any]]:
         if xorb not in self._notes:
-            try:
-                chunks = read_json(self._root / f"{xorb}.json")["chunks"]
-            except PretrainedError:
-                chunks = {}
-            self._notes[xorb] = {int(number): place for number, place in chunks.items()}
+            while len(self._notes) >= MAX_NOTES:
+                oldest = next(iter(self._notes))
+                self._write(oldest, self._notes.pop(oldest))
+            self._notes[xorb] = _read_note(self._root / xorb)
         return self._notes[xorb]
 
-    def found(self, xorb: str, number: int, sha256: str, offset: int, size: int) -> None:
-        """Takes down where a chunk is."""
-        if number < MAX_CHUNKS:
-            self._noted(xorb).setdefault(number, [sha256, offset, size])
+    def found(self, term: Term, sha256: str, offset: int, sizes: Sequence[int]) -> None:
+        """Takes down where the chunks of a run are."""
+        noted = self._noted(term.xorb)
+        for number, size in enumerate(sizes, start=term.start):
+            noted.setdefault(number, [sha256, offset, size])
+            offset += size
 
     def note(self) -> None:
         """Writes down where chunks are; a xorb all of which is elsewhere goes."""
-        for xorb, chunks in self._notes.items():
-            write_json(
-                self._root / f"{xorb}.json", {"chunks": {str(number): place for number, place in chunks.items()}}
-            )
+        for xorb in list(self._notes):
+            self._write(xorb, self._notes.pop(xorb))
+
+    def _write(self, xorb: str, chunks: dict[int, list[Any]]) -> None:
+        if not chunks:
+            return
+        path = self._root / xorb
+        with self._store.notes:  # another upload may have taken down other chunks meanwhile
+            known = {**_read_note(path), **chunks}
+            write_json(_note_of(path), {"chunks": {str(number): place for number, place in known.items()}})
             with suppress(OSError):
-                path = self._root / xorb
-                if len(places_of_file(path, path.stat().st_size)) == len(chunks):
+                if len(places_of_file(path, path.stat().st_size)) == len(known):
                     path.unlink()
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _read_note(path: Path) -> dict[int, list[Any]]:
+    """Number of a chunk of the xorb at `path` → where it is by now."""
+    try:
+        chunks = read_json(_note_of(path))["chunks"]
+    except PretrainedError:
+        return {}
+    return {int(number): place for number, place in chunks.items()}

@@ -23,7 +23,7 @@ __all__ = ["ChunkPlace", "ShardFile", "Term", "chunk_bytes", "files_of_shard", "
 
 MAX_CHUNK = 1 << 20  # bytes; clients make them of 128 KiB at most
 MAX_CHUNKS = 1 << 16  # of one xorb
-MAX_TERMS = 1 << 20  # of one file
+MAX_TERMS = 1 << 18  # of one file
 _RECORD = 48
 _TERM = struct.Struct("<32sIIII")
 _VERIFIED, _WITH_SHA256 = 1 << 31, 1 << 30
