@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IntegrityError
+from .snapshot import listed
 
 __all__ = ["COMMIT", "RepositoryCache", "cache_folder", "check_digest", "digest_of"]
 
@@ -75,22 +76,15 @@ class RepositoryCache:
     def held(self) -> str:
         """What the cache holds, in words: revisions of this repository, or else which repositories."""
         folder = self.home / "snapshots"
-        if commits := _names(folder):
-            refs = {name: self.commit_of(name) for name in _names(self.home / "refs")}
+        if commits := listed(folder):
+            refs = {name: self.commit_of(name) for name in listed(self.home / "refs")}
             words = [
                 f"{commit[:12]}{''.join(f' ({name})' for name, value in refs.items() if value == commit)}"
                 for commit in commits
             ]
             return f"Cached of this repository: {', '.join(words[:_MAX_SHOWN])}"
-        found = [name for name in _names(self.cache) if name.startswith("models--")]
+        found = [name for name in listed(self.cache) if name.startswith("models--")]
         return f"Cached: {', '.join(found[:_MAX_SHOWN]) or 'nothing'}"
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
 
 
 def digest_of(path: Path, kind_of: str) -> str:

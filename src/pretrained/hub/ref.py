@@ -10,7 +10,7 @@ from pathlib import Path
 from .._types import PathLike, Snapshot
 from ..errors import InvalidOptionError, OptionError, SourceError, UntrustedPathError
 from ..options import SourceOptions
-from .snapshot import FolderSnapshot, check_relative
+from .snapshot import FolderSnapshot, check_relative, listed
 from .urls import HubPlace, check_repo_id, hub_place, is_url
 
 __all__ = ["is_local", "resolve"]
@@ -118,7 +118,7 @@ def _enter(path: Path, subfolder: str) -> Path:
         return path
     inner = path / subfolder
     if not os.path.isdir(inner):
-        folders = [name for name in _listed(path) if os.path.isdir(path / name)][:10]
+        folders = [name for name in listed(path) if os.path.isdir(path / name)][:10]
         raise SourceError(
             f"no folder {subfolder!r} in {path}; folders there: {', '.join(folders) or 'none'}", path=inner
         )
@@ -131,13 +131,5 @@ def _nearby(path: Path) -> str:
     """What the nearest existing folder holds, for the message."""
     if not os.path.isdir(path.parent):
         return ""
-    names = [name for name in _listed(path.parent) if not name.startswith(".")][:10]
+    names = [name for name in listed(path.parent) if not name.startswith(".")][:10]
     return f"; {path.parent} holds: {', '.join(names) or 'nothing'}"
-
-
-def _listed(folder: Path) -> list[str]:
-    """Names in a folder, sorted; none where it may not be listed."""
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []

@@ -14,7 +14,7 @@ from typing import Protocol
 from .._types import ByteSource
 from ..errors import SourceError, UntrustedPathError
 
-__all__ = ["FolderSnapshot", "LazySnapshot", "Stash", "Store", "check_relative"]
+__all__ = ["FolderSnapshot", "LazySnapshot", "Stash", "Store", "check_relative", "listed"]
 
 _MAX_FILES = 100_000
 _SAVES_OWN = ".pretrained-"  # files by which a save finds its way after a crash; never part of a checkpoint
@@ -29,6 +29,14 @@ def check_relative(value: str, key: str) -> None:
         raise UntrustedPathError(
             f"{key} {value!r:.200} must be plain words with / between them", key=key, path=value[:_MAX_NAME]
         )
+
+
+def listed(folder: Path) -> list[str]:
+    """Names in a folder, sorted; none where it may not be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 class FolderSnapshot:
