@@ -140,7 +140,7 @@ def _load_once(
     with watch.time("skeleton"):
         # With a config that was read and nothing else, whatever a constructor complains of is in the file.
         is_read = snapshot is not None and options.config is None and not (model_args or arguments)
-        file = name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot else None
+        file = name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot and is_read else None
         with located(cls.__name__, file) if is_read else nullcontext():
             model = backend.skeleton(lambda: cls(config, *model_args, **arguments))
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch, quantizer=quantizer)
@@ -177,7 +177,7 @@ def load_weights(
     with watch.time("plan"):
         plan, policy = build_plan(model, cls, weights, options, backend, config, quantizer)
         plan.check(strict=options.strict, ignore_mismatched_sizes=options.ignore_mismatched_sizes)
-        require_folder(plan)
+        require_folder(plan, weights.containers)
     with watch.time("initialise"):
         backend.initialise(model, plan.initialise, policy)
     with watch.time("read"):
@@ -246,6 +246,8 @@ def build_plan(
     )
     plan.steps = joined(plan.steps, weights.containers)
     plan.placement = placement
+    if options.only is not None:
+        plan.keep_only(options.only, params)
     if quantizer is not None:
         quantizer.stamp(plan)
     if weights.twins:

@@ -12,7 +12,7 @@ import pytest
 
 import pretrained
 
-COMMANDS = ("inspect", "plan", "verify", "convert", "diff", "generate")
+COMMANDS = ("inspect", "plan", "verify", "convert", "diff", "generate", "download", "push", "serve")
 HERE = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -31,9 +31,7 @@ def test_version_and_help() -> None:
     assert done.returncode == 0
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
     assert "Exit codes" in done.stdout
-    assert all(
-        program(name, "--help").returncode == 0 for name in ("inspect", "plan", "verify", "convert", "diff", "generate")
-    )
+    assert all(program(name, "--help").returncode == 0 for name in COMMANDS)
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from .disk import MAX_WORKERS, Allowance, Extent, HugePages, allocate, is_remote
 from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
 from .rules import apply_ops
-from .tensors import BITS, Container, Entry, num_bytes, require_intact
+from .tensors import BITS, Container, Entry, num_bytes, remote_source, require_intact
 
 __all__ = [
-    "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "is_castable", "load_steps", "overflow_warning",
-    "overflows", "source_of", "windows_of",
+    "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "is_castable", "load_steps", "memory_for",
+    "overflow_warning", "overflows", "sorted_by_way", "source_of", "windows_of",
 ]  # fmt: skip
 
 WINDOW = 8 * 2**20  # bytes of source that a worker casts at a time; all there is of it beside the result
@@ -109,14 +109,11 @@ def load_steps(
 ) -> None:
     """Reads tensors of one file into main memory, by the cheapest safe way for each."""
     require_intact(container, (step.entry for step in steps))
-    plain, cast, other = [], [], []
-    for step in steps:
-        if step.is_plain:
-            plain.append(step)
-        elif is_castable(step):
-            cast.append(step)
-        else:
-            other.append(step)
+    if (source := remote_source(container)) is not None:
+        from .stream import stream_steps
+
+        return stream_steps(container, source, steps, sink, loaded)
+    plain, cast, other = sorted_by_way(steps)
     can_map = use_mmap and not is_remote(container.path)
     mapped = [step for step in plain if can_map and _is_mappable(step, sink)]
     if mapped:
@@ -129,6 +126,21 @@ def load_steps(
         _arrange(container, other, sink, loaded, can_map=can_map, ahead=ahead)
 
 
+def sorted_by_way(steps: Iterable[Step]) -> tuple[list[Step], list[Step], list[Step]]:
+    """The steps that take the bytes as they are, that cast them, and that arrange them."""
+    plain: list[Step] = []
+    cast: list[Step] = []
+    other: list[Step] = []
+    for step in steps:
+        if step.is_plain:
+            plain.append(step)
+        elif is_castable(step):
+            cast.append(step)
+        else:
+            other.append(step)
+    return plain, cast, other
+
+
 def _arrange(
     container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, can_map: bool, ahead: bool
 ) -> None:
@@ -138,7 +150,7 @@ def _arrange(
     allowance = Allowance(max(largest, MAX_WORKERS * WINDOW))
     overflowed: set[str] = set()
     loaded.values |= dict.fromkeys(step.param for step in steps if step.whole is None)  # whichever is done first
-    places = {id(step): _memory_for(step, sink, loaded) for step in steps if step.whole is not None}
+    places = {id(step): memory_for(step, sink, loaded) for step in steps if step.whole is not None}
 
     def arrange(step: Step) -> None:
         entry = step.entry
@@ -187,7 +199,7 @@ def _is_mappable(step: Step, sink: Sink) -> bool:
     return is_aligned and not step.is_copy and step.whole is None
 
 
-def _memory_for(step: Step, sink: Sink, loaded: Loaded) -> memoryview:
+def memory_for(step: Step, sink: Sink, loaded: Loaded) -> memoryview:
     """New memory for a parameter, or the place of a part in the memory of its whole; the array goes to `loaded`."""
     if step.whole is None:
         memory = allocate(num_bytes(step.shape, step.dtype))
@@ -211,7 +223,7 @@ def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded
 def _read(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
     extents = []
     for step in steps:
-        memory = _memory_for(step, sink, loaded)
+        memory = memory_for(step, sink, loaded)
         if step.entry.nbytes:
             extents.append(Extent(step.entry.offset, memory))
     loaded.bytes_read += read_extents(container.path, container.stamp, extents)
@@ -226,7 +238,7 @@ def _cast(
     overflowed: set[str] = set()
     pages = HugePages()
     for step in steps:
-        memory = _memory_for(step, sink, loaded)
+        memory = memory_for(step, sink, loaded)
         windows += [(step, memory, start, stop) for start, stop in windows_of(step)]
 
     def convert(window: tuple[Step, memoryview, int, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,33 @@ class LoadPlan:
     def nbytes(self) -> int:
         """Bytes of all parameters that come from the checkpoint, in the dtypes they will have."""
         return sum(num_bytes(step.shape, step.dtype) for step in self.steps)
+
+    def keep_only(self, patterns: Iterable[str], params: Iterable[ParamSpec]) -> None:
+        """Leaves out every parameter that no pattern matches, by its name or by that at rest; it is initialised.
+
+        Raises:
+            MismatchError: nothing is left.
+        """
+        compiled = [re.compile(fnmatch.translate(pattern)) for pattern in patterns]
+
+        def is_meant(*names: str) -> bool:
+            return any(pattern.match(name) for pattern in compiled for name in names)
+
+        kept = [step for step in self.steps if is_meant(step.param, step.entry.name)]
+        if not kept:
+            sample = ", ".join(step.param for step in self.steps[:3]) or "no tensors"
+            raise MismatchError(
+                f"only= matches no parameter of {self.model} that {self.source} has; such are {sample} …",
+                path=self.source,
+                key="only",
+            )
+        filled = {step.param for step in kept}
+        self.steps = kept
+        self.mismatched = [m for m in self.mismatched if is_meant(m.name, m.entry.name)]
+        self.initialise = [spec for spec in params if spec.name not in filled]
+        self.missing = [name for name in self.missing if is_meant(name)]
+        self.unexpected = [name for name in self.unexpected if is_meant(name)]
+        self.twins = [(param, twin) for param, twin in self.twins if param in filled]
 
     def check(self, *, strict: bool = False, ignore_mismatched_sizes: bool = False) -> None:
         """Raises one error with every complaint, or returns.

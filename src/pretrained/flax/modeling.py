@@ -30,7 +30,11 @@ from ..checkpoint.rules import Rule
 from ..configuration import PretrainedConfig
 from ..errors import OptionError
 from ..generation.config import GenerationConfig
+from ..hub.card import CardFacts
+from ..hub.push import PushToHubMixin
+from ..hub.upload import Upload
 from ..own_code import check_auto_class
+from ..saving_texts import split_push
 from . import calls, casting, heads, live, loading, resizing, saving
 from .generation.mixin import FlaxGenerationMixin
 from .structure import Structure
@@ -41,7 +45,7 @@ Model = TypeVar("Model", bound="FlaxPreTrainedModel")
 Params = Mapping[str, Any]
 
 
-class FlaxPreTrainedModel(FlaxGenerationMixin):
+class FlaxPreTrainedModel(FlaxGenerationMixin, PushToHubMixin):
     """Base of all JAX models: parameters as a plain nested dict, calls that are functions of them, loading, saving.
 
     Args:
@@ -309,20 +313,30 @@ class FlaxPreTrainedModel(FlaxGenerationMixin):
         Args:
             save_directory: made if it is not there.
             params: written in place of the model's own.
-            push_to_hub: not in this version.
+            push_to_hub: pushes what was written, too; `repo_id` is the folder's name by default.
             max_shard_size: bytes, "500MB" or "2GiB" of arrays in one file.
             token: of a push.
             safe_serialization: True writes safetensors under torch's names, which every framework reads; False
                 flax_model.msgpack, as transformers' Flax classes read it.
             variant: "fp16" writes model.fp16.safetensors.
-            kwargs: `is_main_process=False` writes nothing; `durable=False` leaves out the fsync.
+            kwargs: `is_main_process=False` writes nothing; `durable=False` leaves out the fsync. With push_to_hub=True
+                those of `push_to_hub` as well.
 
         Raises:
             SaveError: nothing was written; what was there is as it was.
             InvalidOptionError, OptionError: an argument that makes no sense.
         """
-        options = saving.options_for(push_to_hub, max_shard_size, safe_serialization, variant, kwargs)
-        saving.save_model(self, save_directory, params, options)
+        extra, push = split_push(push_to_hub, save_directory, {**kwargs, "token": token})
+        options = saving.options_for(max_shard_size, safe_serialization, variant, extra)
+        saving.save_model(self, save_directory, params, options, push)
+
+    def _push_files(self, upload: Upload, saved: dict[str, Any]) -> None:
+        if type(self).save_pretrained is not FlaxPreTrainedModel.save_pretrained:
+            return super()._push_files(upload, saved)
+        saving.push_model(self, upload, saved)
+
+    def _card_facts(self) -> CardFacts:
+        return saving.card_facts(self)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "FlaxAutoModel") -> None:

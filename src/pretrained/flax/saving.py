@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,28 +20,29 @@ from ..checkpoint.rules import Op, apply_ops, shape_after
 from ..configuration import CONFIG_NAME
 from ..errors import InvalidOptionError, SaveError, unknown_argument
 from ..generation.config import GENERATION_CONFIG_NAME
+from ..hub.card import CardFacts, repository_of
 from ..options import SaveOptions
 from ..own_code import sources_of
+from ..push_options import PushOptions
 from ..report import SaveReport
+from ..saving import Destination
 from .linen import linen_name
 from .structure import Place, flatten
 from .tying import ties_of
 
-__all__ = ["options_for", "save_arrays", "save_model"]
+__all__ = ["card_facts", "options_for", "push_model", "save_arrays", "save_model"]
 
 _FLAGS = ("durable", "is_main_process")
 
 
 def options_for(
-    push_to_hub: bool, max_shard_size: int | str, safe_serialization: bool, variant: Any, extra: Mapping[str, Any]
+    max_shard_size: int | str, safe_serialization: bool, variant: Any, extra: Mapping[str, Any]
 ) -> SaveOptions:
     """The arguments of save_pretrained, checked.
 
     Raises:
-        OptionError: a keyword nobody knows. InvalidOptionError: one that this version cannot follow.
+        OptionError: a keyword nobody knows. InvalidOptionError: a value that it cannot have.
     """
-    if push_to_hub:
-        raise InvalidOptionError("push_to_hub=True is not supported by this version", key="push_to_hub")
     for name, value in extra.items():
         if name not in _FLAGS:
             raise unknown_argument("save_pretrained", name, [*_FLAGS, *SaveOptions.__dataclass_fields__])
@@ -50,10 +52,31 @@ def options_for(
     return SaveOptions(max_shard_size=max_shard_size, variant=saving.variant_word(variant), form=form, **extra)
 
 
-def save_model(model: Any, directory: PathLike, params: Any, options: SaveOptions) -> SaveReport | None:
-    """Writes config and parameters of a model; None where this process writes nothing."""
+def save_model(
+    model: Any, place: PathLike | Destination, params: Any, options: SaveOptions, push: PushOptions | None = None
+) -> SaveReport | None:
+    """Writes config and parameters of a model, and pushes them with `push`; None where this process writes nothing."""
     if not options.is_main_process:
         return None
+    report = _written(model, place, params, options)
+    if push is not None:
+        saving.push_saved(str(place), report, options, push, card_facts(model))
+    return report
+
+
+def push_model(model: Any, upload: Destination, saved: Mapping[str, Any]) -> None:
+    """Gives a model's files to a push, each as it is written. `saved` has keywords of save_pretrained."""
+    options = options_for(saved["max_shard_size"], saved["safe_serialization"], saved.get("variant"), {})
+    save_model(model, saving.Uncommitted(upload), None, options)
+
+
+def card_facts(model: Any) -> CardFacts:
+    """What the card of a model says that has none."""
+    count = sum(math.prod(place.shape) for place in model.structure.places)
+    return CardFacts(type(model).__name__, model.config.model_type, count, (), repository_of(model.name_or_path))
+
+
+def _written(model: Any, directory: PathLike | Destination, params: Any, options: SaveOptions) -> SaveReport:
     arrays = _arrays_of(model, model.params if params is None else params)
     config = model.config
     config.architectures = [type(model).__name__.removeprefix("Flax")]
@@ -99,7 +122,7 @@ def _main_dtype(arrays: Mapping[str, Any]) -> str:
 
 
 def save_arrays(
-    directory: PathLike,
+    directory: PathLike | Destination,
     named: Mapping[str, tuple[Place, tuple[Op, ...]]],
     arrays: Mapping[str, Any],
     options: SaveOptions,
