@@ -41,6 +41,8 @@ def bytes_of(array: Array) -> memoryview:
 class NumpySink:
     """The Sink protocol; notes the bytes of each cast, and that `worker` came first in its thread."""
 
+    alignment = 1
+
     def __init__(self) -> None:
         self.ready = threading.local()
         self.casts: list[int] = []

@@ -15,6 +15,9 @@ _CORE = {
     "PretrainedConfig": "configuration",
     "PreTrainedConfig": "configuration",
     "GenerationConfig": "generation.config",
+    "GenerationMode": "generation.config",
+    "SynthIDTextWatermarkingConfig": "generation.watermarking",
+    "WatermarkingConfig": "generation.watermarking",
     "BitsAndBytesConfig": "quantization.configs",
     "TorchAoConfig": "quantization.configs",
     "LoadReport": "report",
@@ -32,8 +35,88 @@ _TORCH = {
     "ModelOutput": "pt.outputs",
     "TrainerMixin": "pt.trainer",
     **dict.fromkeys(("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_linear_layer"), "pt.heads"),
-    "load_into": "pt.any_module",
-    "save": "pt.any_module",
+    "load_into": "any_module",
+    "save": "any_module",
+}
+_GENERATION = {
+    **dict.fromkeys(("GenerationMixin",), "pt.generation.mixin"),
+    **dict.fromkeys(
+        (
+            "ExponentialDecayLengthPenalty",
+            "ForcedBOSTokenLogitsProcessor",
+            "ForcedEOSTokenLogitsProcessor",
+            "InfNanRemoveLogitsProcessor",
+            "LogitNormalization",
+            "LogitsProcessor",
+            "LogitsProcessorList",
+            "LogitsWarper",
+            "MinLengthLogitsProcessor",
+            "MinNewTokensLengthLogitsProcessor",
+            "PrefixConstrainedLogitsProcessor",
+            "SuppressTokensAtBeginLogitsProcessor",
+            "SuppressTokensLogitsProcessor",
+        ),
+        "pt.generation.logits",
+    ),
+    **dict.fromkeys(
+        (
+            "EncoderNoRepeatNGramLogitsProcessor",
+            "EncoderRepetitionPenaltyLogitsProcessor",
+            "HammingDiversityLogitsProcessor",
+            "NoBadWordsLogitsProcessor",
+            "NoRepeatNGramLogitsProcessor",
+            "RepetitionPenaltyLogitsProcessor",
+            "SequenceBiasLogitsProcessor",
+        ),
+        "pt.generation.logits_repeats",
+    ),
+    **dict.fromkeys(
+        (
+            "EpsilonLogitsWarper",
+            "EtaLogitsWarper",
+            "MinPLogitsWarper",
+            "TemperatureLogitsWarper",
+            "TopHLogitsWarper",
+            "TopKLogitsWarper",
+            "TopPLogitsWarper",
+            "TypicalLogitsWarper",
+        ),
+        "pt.generation.logits_filters",
+    ),
+    **dict.fromkeys(
+        (
+            "ClassifierFreeGuidanceLogitsProcessor",
+            "UnbatchedClassifierFreeGuidanceLogitsProcessor",
+            "WatermarkLogitsProcessor",
+        ),
+        "pt.generation.logits_models",
+    ),
+    **dict.fromkeys(("SynthIDTextWatermarkLogitsProcessor",), "pt.generation.logits_synthid"),
+    **dict.fromkeys(
+        (
+            "ConfidenceCriteria",
+            "EosTokenCriteria",
+            "MaxLengthCriteria",
+            "MaxTimeCriteria",
+            "StopStringCriteria",
+            "StoppingCriteria",
+            "StoppingCriteriaList",
+        ),
+        "pt.generation.stopping",
+    ),
+    **dict.fromkeys(
+        ("AsyncTextIteratorStreamer", "BaseStreamer", "TextIteratorStreamer", "TextStreamer"), "pt.generation.streamers"
+    ),
+    **dict.fromkeys(
+        (
+            "GenerateBeamDecoderOnlyOutput",
+            "GenerateBeamEncoderDecoderOutput",
+            "GenerateDecoderOnlyOutput",
+            "GenerateEncoderDecoderOutput",
+        ),
+        "pt.generation.outputs",
+    ),
+    **dict.fromkeys(("KVCache", "StaticKVCache", "EncoderDecoderKVCache"), "pt.kv_cache"),
 }
 _AUTO = (
     "AutoModel", "AutoModelForPreTraining", "AutoModelForCausalLM", "AutoModelForMaskedLM",
@@ -43,9 +126,55 @@ _AUTO = (
     "AutoModelForAudioFrameClassification", "AutoModelForAudioXVector",
     "AutoModelForSeq2SeqLM",
 )  # fmt: skip
+_FLAX = {
+    "FlaxPreTrainedModel": "flax.modeling",
+    "FlaxModelOutput": "flax.outputs",
+    "FlaxGenerationMixin": "flax.generation.mixin",
+    **dict.fromkeys(("FlaxBeamSearchOutput", "FlaxGreedySearchOutput", "FlaxSampleOutput"), "flax.generation.outputs"),
+    **dict.fromkeys(
+        (
+            "FlaxForceTokensLogitsProcessor",
+            "FlaxForcedBOSTokenLogitsProcessor",
+            "FlaxForcedEOSTokenLogitsProcessor",
+            "FlaxLogitsProcessor",
+            "FlaxLogitsProcessorList",
+            "FlaxLogitsWarper",
+            "FlaxMinLengthLogitsProcessor",
+            "FlaxSuppressTokensAtBeginLogitsProcessor",
+            "FlaxSuppressTokensLogitsProcessor",
+            "FlaxTemperatureLogitsWarper",
+            "FlaxTopKLogitsWarper",
+            "FlaxTopPLogitsWarper",
+        ),
+        "flax.generation.logits",
+    ),
+    "FlaxNoRepeatNGramLogitsProcessor": "flax.generation.logits_repeats",
+}
+_FLAX_AUTO = (
+    "FlaxAutoModel",
+    "FlaxAutoModelForPreTraining",
+    "FlaxAutoModelForCausalLM",
+    "FlaxAutoModelForSeq2SeqLM",
+    "FlaxAutoModelForMaskedLM",
+    "FlaxAutoModelForNextSentencePrediction",
+    "FlaxAutoModelForSequenceClassification",
+    "FlaxAutoModelForTokenClassification",
+    "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForCTC",
+)
 
 
-_FIXED = {**_CORE, **dict.fromkeys(_ERRORS, "errors"), **_TORCH, **dict.fromkeys(_AUTO, "auto.classes")}
+_FIXED = {
+    **_CORE,
+    **dict.fromkeys(_ERRORS, "errors"),
+    **_TORCH,
+    **_GENERATION,
+    **dict.fromkeys(_AUTO, "auto.classes"),
+    **_FLAX,
+    **dict.fromkeys(_FLAX_AUTO, "auto.flax_classes"),
+}
 
 
 def _where() -> dict[str, str]:

@@ -144,7 +144,8 @@ def _load_once(
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch, quantizer=quantizer)
     if snapshot is not None and _config_stamp(snapshot) != before:
         raise CheckpointChangedError(f"{snapshot.name} was replaced while it was being loaded", path=snapshot.name)
-    model.generation_config = generation_config_of(snapshot, options)
+    if (settings := generation_config_of(snapshot, options)) is not None:
+        model.generation_config = settings
     report.source = snapshot.name if snapshot is not None else str(MEMORY)
     config.dtype = report.dtype
     if snapshot is not None and snapshot.commit:

@@ -93,7 +93,8 @@ def generation_config_of(snapshot: Snapshot | None, options: LoadOptions) -> Gen
     if isinstance(given, GenerationConfig):
         return copy.deepcopy(given)
     if given is not None:
-        return GenerationConfig.from_pretrained(given)
+        found: GenerationConfig = GenerationConfig.from_pretrained(given)
+        return found
     return None if snapshot is None else read_generation_config(snapshot)
 
 

@@ -85,6 +85,58 @@ def llama(rng: random.Random) -> dict[str, Any]:
     return grouped(rng) | {"attention_bias": rng.random() < 0.5, "mlp_bias": rng.random() < 0.5}
 
 
+def mistral(rng: random.Random) -> dict[str, Any]:
+    return grouped(rng) | {"sliding_window": rng.choice([None, 1, 7, 40])}
+
+
+def phi3(rng: random.Random) -> dict[str, Any]:
+    drawn = grouped(rng)
+    heads = drawn["num_attention_heads"]
+    drawn["hidden_size"], share = 16 * heads * rng.randint(1, 3), rng.choice([0.5, 1.0])
+    turning = int(drawn["hidden_size"] // heads * share)
+    long = {
+        "rope_type": "longrope",
+        "short_factor": [rng.uniform(1, 2) for _ in range(turning // 2)],
+        "long_factor": [rng.uniform(1, 9) for _ in range(turning // 2)],
+    }
+    rope = rng.choice([{"rope_type": "default"}, long])
+    del drawn["head_dim"]
+    return drawn | {
+        "original_max_position_embeddings": rng.choice([16, 32, 64]),
+        "rope_parameters": rope | {"rope_theta": 10000.0, "partial_rotary_factor": share},
+        "sliding_window": rng.choice([None, 7]),
+    }
+
+
+def gemma(rng: random.Random) -> dict[str, Any]:
+    act = rng.choice(["gelu", "gelu_pytorch_tanh", "silu"])
+    return grouped(rng) | {"attention_bias": rng.random() < 0.5, "hidden_act": act}
+
+
+def gemma2(rng: random.Random) -> dict[str, Any]:
+    drawn = grouped(rng)
+    return drawn | {
+        "hidden_size": 12 * drawn["num_attention_heads"] * rng.randint(1, 5),
+        "attention_bias": rng.random() < 0.5,
+        "query_pre_attn_scalar": rng.randint(5, 60),
+        "sliding_window": rng.choice([1, 7, 40]),
+        "final_logit_softcapping": rng.choice([None, 3.0, 30.0]),
+        "attn_logit_softcapping": rng.choice([None, 2.0, 50.0]),
+    }
+
+
+def gemma3(rng: random.Random) -> dict[str, Any]:
+    drawn = gemma2(rng)
+    full, near = drawn.pop("rope_parameters"), {"rope_type": "default", "rope_theta": rng.choice([100.0, 10000.0])}
+    return drawn | {
+        "rope_parameters": {"full_attention": full, "sliding_attention": near},
+        "attn_logit_softcapping": None,
+        "sliding_window": rng.choice([2, 8, 40]),
+        "sliding_window_pattern": rng.randint(2, 4),
+        "use_bidirectional_attention": rng.random() < 0.3,
+    }
+
+
 def qwen(rng: random.Random) -> dict[str, Any]:
     windows = rng.random() < 0.5
     return grouped(rng) | {"use_sliding_window": windows, "sliding_window": 7, "max_window_layers": rng.randint(0, 2)}
@@ -179,6 +231,11 @@ DRAWS = {
     "distilbert": distilbert,
     "gpt2": gpt2,
     "llama": llama,
+    "gemma3_text": gemma3,
+    "gemma2": gemma2,
+    "gemma": gemma,
+    "phi3": phi3,
+    "mistral": mistral,
     "qwen2": qwen,
     "qwen3": qwen,
     "roberta": roberta,

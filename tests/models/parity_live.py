@@ -107,7 +107,10 @@ def round_of(cases: list[Any], choose: Callable[[], str], peer: str, worst: Wors
     """One config of each class: adds to `worst`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        done = {str(index): compute(case, choose(), folder / str(index), spoil) for index, case in enumerate(cases)}
+        done = {}
+        for index, case in enumerate(cases):
+            attention = choose() if case.cls._supports_sdpa else "eager"
+            done[str(index)] = compute(case, attention, folder / str(index), spoil)
         (folder / "spec.json").write_text(json.dumps([spec for spec, _ in done.values()]))
         ran = subprocess.run([peer, "-c", PEER, name], capture_output=True, text=True)
         if ran.returncode:

@@ -72,7 +72,7 @@ class TestFiles:
     def test_one_file(self, tmp_path):
         model = tiny()
         save(model, tmp_path / "new")
-        assert names(tmp_path / "new") == ["config.json", BIN]
+        assert names(tmp_path / "new") == ["config.json", "generation_config.json", BIN]
         state = load(tmp_path / "new" / BIN)
         assert state.keys() == model.state_dict().keys()
         assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
@@ -97,7 +97,7 @@ class TestFiles:
         assert (tmp_path / INDEX).read_text() == json.dumps(index, indent=2, sort_keys=True) + "\n"
         files = sorted(set(index["weight_map"].values()))
         assert files == [f"pytorch_model-{i:05d}-of-{len(files):05d}.bin" for i in range(1, len(files) + 1)]
-        assert len(files) > 2 and names(tmp_path) == sorted(["config.json", INDEX, *files])
+        assert len(files) > 2 and names(tmp_path) == sorted(["config.json", "generation_config.json", INDEX, *files])
         found = {}
         for file in files:
             tensors = load(tmp_path / file)
@@ -127,7 +127,7 @@ class TestFiles:
         assert same_weights(AutoModelForCausalLM.from_pretrained(tmp_path), old)
         assert same_weights(AutoModelForCausalLM.from_pretrained(tmp_path, variant="fp16"), new)
         save(new, tmp_path, variant="fp16")
-        assert names(tmp_path) == ["config.json", BIN, "pytorch_model.fp16.bin"]
+        assert names(tmp_path) == ["config.json", "generation_config.json", BIN, "pytorch_model.fp16.bin"]
 
     def test_save_function(self, tmp_path):
         calls = []
@@ -150,7 +150,8 @@ class TestWhatShadows:
         (tmp_path / "adapter_model.safetensors").write_text("mine")
         (tmp_path / "model.fp16.safetensors").write_text("another variant")
         save(new, tmp_path)
-        assert names(tmp_path) == ["adapter_model.safetensors", "config.json", "model.fp16.safetensors", BIN]
+        configs = ["config.json", "generation_config.json"]
+        assert names(tmp_path) == ["adapter_model.safetensors", *configs, "model.fp16.safetensors", BIN]
         assert same_weights(AutoModelForCausalLM.from_pretrained(tmp_path), new)
 
     @pytest.mark.parametrize(("first", "second"), [("4KB", "5GB"), ("5GB", "4KB"), ("2KB", "8KB"), ("8KB", "2KB")])

@@ -50,7 +50,7 @@ class TestFiles:
     def test_one_file(self, tmp_path):
         model = tiny()
         model.save_pretrained(tmp_path / "new" / "folder")
-        assert names(tmp_path / "new" / "folder") == ["config.json", "model.safetensors"]
+        assert names(tmp_path / "new" / "folder") == ["config.json", "generation_config.json", "model.safetensors"]
         with safe_open(tmp_path / "new" / "folder" / "model.safetensors", "pt") as file:
             assert file.metadata()["format"] == "pt"
             assert set(file.keys()) == set(model.state_dict())
@@ -150,7 +150,12 @@ class TestShards:
         assert same_weights(AutoModelForCausalLM.from_pretrained(tmp_path), old)
         assert same_weights(AutoModelForCausalLM.from_pretrained(tmp_path, variant="fp16"), new)
         new.save_pretrained(tmp_path, variant="fp16")
-        assert names(tmp_path) == ["config.json", "model.fp16.safetensors", "model.safetensors"]
+        assert names(tmp_path) == [
+            "config.json",
+            "generation_config.json",
+            "model.fp16.safetensors",
+            "model.safetensors",
+        ]
 
 
 class TestInTheBackground:
@@ -193,7 +198,7 @@ class TestInTheBackground:
             "model.save_pretrained(sys.argv[1], blocking=False)\n"
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
-        assert names(tmp_path) == ["config.json", "model.safetensors"]
+        assert names(tmp_path) == ["config.json", "generation_config.json", "model.safetensors"]
 
 
 class TestArguments:

@@ -30,7 +30,12 @@ WINDOW = 8 * 2**20  # bytes of source that a worker casts at a time; all there i
 
 
 class Sink(Protocol):
-    """What execute needs of a framework: making its arrays out of bytes."""
+    """What execute needs of a framework: making its arrays out of bytes.
+
+    `alignment` is the number of bytes at whose multiples an array must begin to be used where it lies.
+    """
+
+    alignment: int
 
     def view(self, buffer: Any, offset: int, dtype: str, shape: tuple[int, ...]) -> Any:
         """An array on the memory of `buffer`, which it keeps alive; no copy."""
@@ -106,7 +111,7 @@ def load_steps(
         else:
             other.append(step)
     can_map = use_mmap and not is_remote(container.path)
-    mapped = [step for step in plain if can_map and not step.is_copy and _is_aligned(step)]
+    mapped = [step for step in plain if can_map and not step.is_copy and _is_aligned(step, sink)]
     if mapped:
         _map(container, mapped, sink, loaded, ahead=ahead)
     if len(mapped) < len(plain):
@@ -157,9 +162,9 @@ def _can_view(step: Step) -> bool:
     return step.entry.offset >= 0 and BITS[step.entry.dtype] % 8 == 0
 
 
-def _is_aligned(step: Step) -> bool:
-    """Whether the elements lie at multiples of their size; old files have headers of any length."""
-    return step.entry.offset % max(1, BITS[step.dtype] // 8) == 0
+def _is_aligned(step: Step, sink: Sink) -> bool:
+    """Whether the elements lie where the framework can use them; old files have headers of any length."""
+    return step.entry.offset % max(sink.alignment, BITS[step.dtype] // 8) == 0
 
 
 def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, ahead: bool) -> None:

@@ -39,6 +39,8 @@ class TorchBackend:
         build: makes a fresh model of the same kind, where that is known; for what only a constructor can compute.
     """
 
+    alignment = 1  # torch takes elements at multiples of their size
+
     def __init__(self, build: Callable[[], nn.Module] | None = None) -> None:
         self._build = build
         self._is_fresh = False

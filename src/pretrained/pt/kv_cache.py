@@ -30,10 +30,10 @@ BLOCK = 64  # tokens of spare room when a layer first grows; later it grows by h
 class _Layer:
     """Keys and values of one layer: the first `length` tokens of two buffers that may be longer."""
 
-    __slots__ = ("keys", "length", "values")
+    __slots__ = ("keys", "length", "reserved", "values")
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values, self.length = keys, values, keys.shape[2]
+    def __init__(self, keys: Tensor, values: Tensor, reserved: int = 0) -> None:
+        self.keys, self.values, self.length, self.reserved = keys, values, keys.shape[2], reserved
 
     def filled(self) -> tuple[Tensor, Tensor]:
         """Views of the part in use; the buffers themselves when all of them is."""
@@ -50,7 +50,7 @@ class _Layer:
             return self.keys, self.values
         end = self.length + key.shape[2]
         if end > self.keys.shape[2] or self.keys.is_inference() != torch.is_inference_mode_enabled():
-            room = end + max(BLOCK, end // 2)
+            room = self.reserved if end <= self.reserved else end + max(BLOCK, end // 2)
             self.keys = _enlarged(self.keys, self.length, room)
             self.values = _enlarged(self.values, self.length, room)
         self.keys[:, :, self.length : end] = key
@@ -87,6 +87,13 @@ class KVCache:
 
     def __init__(self, layers: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
         self._layers = [_Layer(*pair) for pair in layers]
+        self._reserved = 0
+
+    def reserve(self, max_length: int) -> None:
+        """Makes the next growth of each layer the last until there are more than `max_length` tokens."""
+        self._reserved = max_length
+        for layer in self._layers:
+            layer.reserved = max_length
 
     def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Adds the keys and values of new tokens to one layer and returns all that attention is to see.
@@ -97,7 +104,7 @@ class KVCache:
             return self._layers[layer].append(key, value)
         if layer > len(self._layers):
             raise IndexError(f"layer {layer} of a cache that has {len(self._layers)} layers: earlier ones come first")
-        self._layers.append(_Layer(key, value))
+        self._layers.append(_Layer(key, value, self._reserved))
         return key, value
 
     def get_seq_length(self, layer: int = 0) -> int:
@@ -250,6 +257,11 @@ class EncoderDecoderKVCache:
     def key_length(self, num_new: int) -> int:
         """Number of keys self-attention will see after `num_new` more tokens."""
         return self.self_attention.key_length(num_new)
+
+    def reserve(self, max_length: int) -> None:
+        """Makes room for decoder tokens, as `KVCache.reserve` does."""
+        if isinstance(self.self_attention, KVCache):
+            self.self_attention.reserve(max_length)
 
     def crop(self, max_length: int) -> None:
         """Forgets decoder tokens, as `KVCache.crop` does; the encoder's stay."""

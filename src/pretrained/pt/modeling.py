@@ -34,6 +34,7 @@ from ..checkpoint.dtypes import dtype_name
 from ..checkpoint.rules import Rule
 from ..configuration import PretrainedConfig
 from ..errors import InvalidOptionError, OptionError
+from ..generation.config import GenerationConfig
 from ..loading import load, split_model_keywords
 from ..options import split_load_options
 from ..own_code import check_auto_class
@@ -42,6 +43,7 @@ from .adapters import PeftAdapterMixin
 from .attention import ATTENTION
 from .backend import TorchBackend
 from .embeddings import EmbeddingAccessMixin
+from .generation.mixin import GenerationMixin, defines_generation
 from .init import init_all
 from .module_utils import ModuleUtilsMixin
 from .quantization.base import nbytes_of
@@ -52,7 +54,7 @@ __all__ = ["PreTrainedModel"]
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAdapterMixin):
+class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAdapterMixin, GenerationMixin):
     """Base of all torch models: loading, saving, initialising, tying, embeddings.
 
     Args:
@@ -80,6 +82,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
     _tied_weights_keys: ClassVar[Any] = None
     _supports_sdpa: ClassVar[bool] = False
     _rules: ClassVar[tuple[Rule, ...]] = ()
+    _is_any_model: ClassVar[bool] = True  # the mixin among these bases does not say that all models generate
     hf_quantizer: Any = None  # what quantized the model, on one that is
     is_quantized: bool = False
     is_loaded_in_4bit: bool = False
@@ -98,7 +101,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
         _choose_attention(config, type(self))
         self.config = config
         self.name_or_path = config.name_or_path
-        self.generation_config: Any = None
+        self.generation_config: Any = GenerationConfig.from_model_config(config) if self.can_generate() else None
         self._loaded_names: dict[str, str] = {}
         self.warnings_issued: dict[str, bool] = {}
         self._require_grads_hook: Any = None
@@ -235,8 +238,8 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
 
     @classmethod
     def can_generate(cls) -> bool:
-        """Whether the class generates sequences: it says how to prepare the inputs of a step."""
-        return "prepare_inputs_for_generation" in {name for base in cls.__mro__ for name in vars(base)}
+        """Whether the class generates sequences: it defines prepare_inputs_for_generation, or names the mixin."""
+        return defines_generation(cls)
 
     # The parts
 

@@ -6,7 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["step_inputs"]
+__all__ = ["new_ids", "step_inputs"]
+
+
+def new_ids(input_ids: Tensor, past: int, num_new: int | None = None) -> Tensor:
+    """Of `input_ids` `(batch, seq)` the `num_new` last; by default those after the `past` that a cache holds.
+
+    Ids that are not all of the text so far are the new ones themselves.
+    """
+    if num_new is not None:
+        return input_ids[:, input_ids.shape[1] - num_new :]
+    return input_ids[:, past if input_ids.shape[1] > past else -1 :]
 
 
 def step_inputs(
@@ -15,6 +25,8 @@ def step_inputs(
     attention_mask: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     position_ids: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    next_sequence_length: int | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """The keywords of forward for the tokens that the cache does not hold yet.
@@ -26,6 +38,8 @@ def step_inputs(
             padded on the left.
         inputs_embeds: `(batch, seq, hidden)`, in place of the first step's ids; not used in later steps.
         position_ids: `(batch, seq)`, of all of the text or of its new end.
+        token_type_ids: the same.
+        next_sequence_length: how many of `input_ids` are new; by default those after what the cache holds.
         kwargs: passed on.
     """
     past = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -33,11 +47,11 @@ def step_inputs(
     if inputs_embeds is not None and not past:
         inputs["inputs_embeds"], num_new = inputs_embeds, inputs_embeds.shape[1]
     else:
-        # Ids that are not all of the text so far are the new ones themselves.
-        ids = input_ids[:, past if input_ids.shape[1] > past else -1 :]
+        ids = new_ids(input_ids, past, next_sequence_length)
         inputs["input_ids"], num_new = ids, ids.shape[1]
     if attention_mask is not None and position_ids is None and attention_mask.dim() == 2:
         position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-    if position_ids is not None:
-        inputs["position_ids"] = position_ids[:, -num_new:]
+    for name, value in (("position_ids", position_ids), ("token_type_ids", token_type_ids)):
+        if value is not None:
+            inputs[name] = value[:, -num_new:]
     return inputs

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..head_config import check_two_labels, classifier_dropout
 from . import losses
 from .outputs import (
     CausalLMOutputWithCrossAttentions,
@@ -220,19 +220,3 @@ def last_tokens(input_ids: Tensor | None, states: Tensor, pad_token_id: int | No
     places = torch.arange(input_ids.shape[1], device=states.device)
     last = (places * torch.ne(input_ids, pad_token_id).to(states.device)).argmax(-1)
     return states[torch.arange(states.shape[0], device=states.device), last]
-
-
-def classifier_dropout(config: Any) -> float:
-    """The rate before a classification head: `config.classifier_dropout`, else that of the hidden states."""
-    rate = config.classifier_dropout
-    return config.hidden_dropout_prob if rate is None else rate
-
-
-def check_two_labels(config: Any) -> None:
-    """Raises ConfigError unless there are two labels: the start and the end of an answer."""
-    if config.num_labels != 2:
-        raise ConfigError(
-            f"question answering has two labels, the start and the end of an answer; num_labels={config.num_labels}",
-            key="num_labels",
-            value=config.num_labels,
-        )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...pt import losses, tasks
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.layers import activation, keep_places
 from ...pt.outputs import ForPreTrainingOutput, NextSentencePredictorOutput
 from .configuration_bert import BertConfig
@@ -175,7 +176,7 @@ class BertForMaskedLM(_BertWithTokenHead):
         return tasks.masked_lm(self.config, outputs, logits, labels, return_dict)
 
 
-class BertLMHeadModel(_BertWithTokenHead):
+class BertLMHeadModel(_BertWithTokenHead, GenerationMixin):
     """BERT as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
     loss_type = "ForCausalLM"

@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ...pt import losses, tasks
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.layers import activation, keep_places, unknown_name
 from ...pt.outputs import CausalLMOutputWithCrossAttentions, GPT2DoubleHeadsModelOutput, ModelOutput
 from .configuration_gpt2 import GPT2Config
@@ -18,7 +19,7 @@ Output = ModelOutput | tuple[Any, ...]
 SUMMARIES = ("cls_index", "first", "last", "mean")
 
 
-class _GPT2WithTokenHead(GPT2PreTrainedModel):
+class _GPT2WithTokenHead(GPT2PreTrainedModel, GenerationMixin):
     """The models that have next-token logits. What is common to them is where these are made."""
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
@@ -32,36 +33,6 @@ class _GPT2WithTokenHead(GPT2PreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replaces the projection onto the vocabulary."""
         self.lm_head = cast(nn.Linear, new_embeddings)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        past_key_values: Any = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet.
-
-        Positions are counted along the mask, so that a batch may be padded on the left. `inputs_embeds` stand for the
-        first step's ids only.
-        """
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
-        inputs: dict[str, Any] = {"past_key_values": past_key_values, "attention_mask": attention_mask, **kwargs}
-        if inputs_embeds is not None and not past:
-            inputs["inputs_embeds"], num_new = inputs_embeds, inputs_embeds.shape[1]
-        else:
-            # Ids that are not all of the text so far are the new ones themselves.
-            ids = input_ids[:, past if input_ids.shape[1] > past else -1 :]
-            inputs["input_ids"], num_new = ids, ids.shape[1]
-        if attention_mask is not None and position_ids is None and attention_mask.dim() == 2:
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        for name, value in (("position_ids", position_ids), ("token_type_ids", token_type_ids)):
-            if value is not None:
-                inputs[name] = value[:, -num_new:]
-        return inputs
 
 
 class GPT2LMHeadModel(_GPT2WithTokenHead):

@@ -14,13 +14,13 @@ from ...errors import ConfigError
 from ...pt import masks, tasks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.blocks import GatedMLP
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.kv_cache import as_cache, like_given, next_positions
 from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutputWithPast
 from ...pt.rope import RotaryEmbedding, rotate
-from ...pt.step_inputs import step_inputs
 from ...pt.training import checkpointed, may_cache
 from .._rope import rope_parameters
 from .configuration_llama import LlamaConfig
@@ -216,7 +216,7 @@ class LlamaModel(LlamaPreTrainedModel):
         return tasks.as_asked(output, config, return_dict)
 
 
-class LlamaForCausalLM(LlamaPreTrainedModel):
+class LlamaForCausalLM(LlamaPreTrainedModel, GenerationMixin):
     """Llama with next-token logits."""
 
     loss_type = "ForCausalLM"
@@ -273,10 +273,6 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
         )
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
         return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
-        return step_inputs(input_ids, **kwargs)
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel):

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...pt import tasks
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.layers import keep_places
+from ...pt.step_inputs import step_inputs
 from .configuration_roberta import RobertaConfig
 from .modeling_roberta import RobertaModel, RobertaPreTrainedModel
 
@@ -94,7 +96,7 @@ class RobertaForMaskedLM(_RobertaWithTokenHead):
         return tasks.masked_lm(self.config, outputs, self.lm_head(outputs.last_hidden_state), labels, return_dict)
 
 
-class RobertaForCausalLM(_RobertaWithTokenHead):
+class RobertaForCausalLM(_RobertaWithTokenHead, GenerationMixin):
     """RoBERTa as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
     loss_type = "ForCausalLM"
@@ -146,3 +148,27 @@ class RobertaForCausalLM(_RobertaWithTokenHead):
         )
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
         return tasks.crossed_causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet.
+
+        Positions are counted from the padding's on, as training has it, along the mask or else the whole text.
+        """
+        if position_ids is None and inputs_embeds is None:
+            padding = cast(int, self.config.pad_token_id)
+            mask = (input_ids != padding) if attention_mask is None else attention_mask != 0
+            position_ids = mask.long().cumsum(-1) * mask + padding
+        return step_inputs(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )

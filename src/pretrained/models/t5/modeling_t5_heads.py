@@ -7,14 +7,16 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ...pt import losses
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.outputs import Seq2SeqLMOutput
+from ...pt.step_inputs import new_ids
 from .configuration_t5 import T5Config
 from .modeling_t5 import T5EncoderDecoder
 
 __all__ = ["T5ForConditionalGeneration"]
 
 
-class T5ForConditionalGeneration(T5EncoderDecoder):
+class T5ForConditionalGeneration(T5EncoderDecoder, GenerationMixin):
     """T5 with next-token logits of the decoder."""
 
     _tied_weights_keys = {**T5EncoderDecoder._tied_weights_keys, "lm_head.weight": "shared.weight"}
@@ -97,11 +99,10 @@ class T5ForConditionalGeneration(T5EncoderDecoder):
         return self._shift_right(labels)
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, past_key_values: Any = None, **kwargs: Any
+        self, input_ids: Tensor, past_key_values: Any = None, next_sequence_length: int | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """The inputs of one step of generation: of the decoder's `input_ids` `(batch, seq)` what the cache does not
         hold yet. What the encoder made, and masks, come in `kwargs` and are passed on."""
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
-        # Ids that are not all of the text so far are the new ones themselves.
-        ids = input_ids[:, past if input_ids.shape[1] > past else -1 :]
+        ids = new_ids(input_ids, past, next_sequence_length)
         return {"decoder_input_ids": ids, "past_key_values": past_key_values, **kwargs}
