@@ -35,7 +35,15 @@ def test_version_and_help() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["inspect", "--help"], ["inspect", "FOLDER"], ["plan", "--help"], ["generate", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["inspect", "--help"],
+        ["inspect", "FOLDER"],
+        ["plan", "--help"],
+        ["generate", "--help"],
+        ["serve", "--help"],
+    ],
 )
 def test_no_framework_is_imported_before_it_is_needed(words: list[str], reference: Path) -> None:
     words = [word.replace("FOLDER", str(reference / "bert/torch-safetensors")) for word in words]
