@@ -4,22 +4,25 @@ map      the bytes at rest are the parameter's: it becomes a view of the file
 read     the same, but copied into memory of its own
 cast     another dtype: through a bounded window into memory of its own
 arrange  layout ops, or a format that only its own reader understands: through an array
+
+What is wanted only in part goes these ways too, but no more of the file is touched than has to be: `read_parts`.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from .._types import CPU, DISK
+from .boxes import Box, slices_of
 from .disk import MAX_WORKERS, Allowance, Extent, HugePages, allocate, is_remote, map_file, read_extents, run
-from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
+from .read_parts import can_read_part, load_parts
 from .rules import apply_ops
-from .tensors import BITS, Container, Entry, num_bytes, require_intact
+from .sink import AtRest, Loaded, Sink, overflow_warning, overflows
+from .tensors import BITS, Container, num_bytes, require_intact
 
 __all__ = [
     "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "load_steps", "overflow_warning", "overflows",
@@ -27,49 +30,6 @@ __all__ = [
 ]  # fmt: skip
 
 WINDOW = 8 * 2**20  # bytes of source that a worker casts at a time; all there is of it beside the result
-
-
-class Sink(Protocol):
-    """What execute needs of a framework: making its arrays out of bytes.
-
-    `alignment` is the number of bytes at whose multiples an array must begin to be used where it lies.
-    """
-
-    alignment: int
-
-    def view(self, buffer: Any, offset: int, dtype: str, shape: tuple[int, ...]) -> Any:
-        """An array on the memory of `buffer`, which it keeps alive; no copy."""
-
-    def cast(self, source: Any, source_dtype: str, target: Any, target_dtype: str) -> None:
-        """Converts the elements of the flat buffer `source` into the flat buffer `target`."""
-
-    def count_nonfinite(self, values: Any, dtype: str) -> int:
-        """How many elements of an array or flat buffer are infinite or NaN; quick where there are none."""
-
-    def from_array(self, array: Any, dtype: str) -> Any:
-        """An array of the framework, contiguous and of memory of its own, from numpy's or the framework's own."""
-
-    def worker(self) -> None:
-        """Called once in each thread that will call `cast`."""
-
-
-class AtRest(NamedTuple):
-    """A tensor that is read while it is used: its place in a mapped file, and the dtype it is wanted in."""
-
-    entry: Entry
-    dtype: str
-    area: mmap.mmap
-
-
-@dataclass
-class Loaded:
-    """Arrays by parameter name, and what it took to get them; `resting` are those that stay on disk."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    resting: dict[str, AtRest] = field(default_factory=dict)
-    bytes_mapped: int = 0
-    bytes_read: int = 0
-    warnings: list[str] = field(default_factory=list)
 
 
 def execute(plan: LoadPlan, containers: Mapping[Path, Container], sink: Sink, *, use_mmap: bool = True) -> Loaded:
@@ -84,7 +44,7 @@ def execute(plan: LoadPlan, containers: Mapping[Path, Container], sink: Sink, *,
     for path, steps in by_file(plan.steps).items():
         here = [step for step in steps if step.device == CPU]
         # Of a file that is not to be in memory as a whole, only what is used should come in.
-        ahead = all(step.device != DISK for step in steps)
+        ahead = all(step.device != DISK and step.box is None for step in steps)
         load_steps(containers[path], here, sink, loaded, use_mmap=use_mmap, ahead=ahead)
     return loaded
 
@@ -102,15 +62,19 @@ def load_steps(
 ) -> None:
     """Reads tensors of one file into main memory, by the cheapest safe way for each."""
     require_intact(container, (step.entry for step in steps))
-    plain, cast, other = [], [], []
+    can_map = use_mmap and not is_remote(container.path)
+    plain, cast, parts, other = [], [], [], []
     for step in steps:
-        if step.is_plain:
+        if step.box is not None and can_read_part(step):
+            parts.append(step)
+        elif step.box is not None:
+            other.append(step)
+        elif step.is_plain:
             plain.append(step)
         elif step.entry.offset >= 0 and not step.ops and BITS[step.entry.dtype] % 8 == 0:
             cast.append(step)
         else:
             other.append(step)
-    can_map = use_mmap and not is_remote(container.path)
     mapped = [step for step in plain if can_map and not step.is_copy and _is_aligned(step, sink)]
     if mapped:
         _map(container, mapped, sink, loaded, ahead=ahead)
@@ -119,6 +83,8 @@ def load_steps(
         _read(container, [step for step in plain if step.param not in taken], sink, loaded)
     if cast:
         _cast(container, cast, sink, loaded, can_map=can_map, ahead=ahead)
+    if parts:
+        load_parts(container, parts, sink, loaded, can_map=can_map)
     if other:
         _arrange(container, other, sink, loaded, can_map=can_map, ahead=ahead)
 
@@ -138,7 +104,7 @@ def _arrange(
         is_view = area is not None and _can_view(step)
         with allowance.take(entry.nbytes):
             source = sink.view(area, entry.offset, entry.dtype, entry.shape) if is_view else container.read(entry)
-            array = apply_ops(step.ops, source)
+            array = _cut(apply_ops(step.ops, source), step.box, is_view=is_view)
             value = loaded.values[step.param] = sink.from_array(array, step.dtype)
             if overflows(step, array, value, sink):
                 overflowed.add(step.entry.name)
@@ -155,6 +121,15 @@ def _arrange(
         arrange(step)
     loaded.warnings += [overflow_warning(step) for step in steps if step.entry.name in overflowed]
     loaded.bytes_read += sum(step.entry.nbytes for step in steps)
+
+
+def _cut(array: Any, box: Box | None, *, is_view: bool) -> Any:
+    """The wanted part of an array, in memory of its own unless it is a view of the file."""
+    if box is None:
+        return array
+    part = array[slices_of(box)]
+    copy = getattr(part, "copy", None)
+    return part if is_view or copy is None else copy()
 
 
 def _can_view(step: Step) -> bool:
@@ -252,16 +227,3 @@ def _drop_pages(area: mmap.mmap, first: int, last: int) -> None:
     start, stop = -(-first // page) * page, last // page * page
     if stop > start and "MADV_DONTNEED" in vars(mmap):
         area.madvise(mmap.MADV_DONTNEED, start, stop - start)
-
-
-def overflows(step: Step, source: Any, target: Any, sink: Sink) -> bool:
-    """Whether a value that was finite is not any more. The source is only looked at when the result is suspect."""
-    if not can_overflow(step.entry.dtype, step.dtype):
-        return False
-    lost = sink.count_nonfinite(target, step.dtype)
-    return lost > 0 and lost > sink.count_nonfinite(source, step.entry.dtype)
-
-
-def overflow_warning(step: Step) -> str:
-    """What to say of a tensor that `overflows`."""
-    return f"{step.entry.name} has values beyond {step.dtype}: they became infinite"

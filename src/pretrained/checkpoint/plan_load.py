@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._types import CPU, Device, Shape
 from ..errors import ConfigError, MismatchError, TensorError
+from .boxes import Box, is_whole
 from .dtypes import DtypePolicy, can_hold, is_complex, is_floating
 from .rules import Op, Rule, legacy_names, shape_after, through_rules
 from .tensors import BITS, Entry, count_elements, num_bytes
@@ -30,6 +31,7 @@ class ParamSpec(NamedTuple):
 
     `aliases` are the other names of the same storage; any of them in the file is enough. `dtype` is what the model's
     constructor gave it; a floating one is subject to the dtype policy. `device` is where it lies while it does not run.
+    `box` is the part of it that this process needs; None for all of it.
     """
 
     name: str
@@ -37,12 +39,14 @@ class ParamSpec(NamedTuple):
     dtype: str
     aliases: tuple[str, ...] = ()
     device: Device = CPU
+    box: Box | None = None
 
 
 class Step(NamedTuple):
     """One tensor's way: the entry as it lies, through `ops`, into the parameter as `dtype`.
 
-    `is_copy` says that another step uses the same entry: this parameter needs memory of its own.
+    `is_copy` says that another step uses the same entry: this parameter needs memory of its own. `shape` is that of the
+    whole parameter; with a `box` the array that is made is only that part of it.
     """
 
     param: str
@@ -52,6 +56,7 @@ class Step(NamedTuple):
     ops: tuple[Op, ...] = ()
     is_copy: bool = False
     device: Device = CPU
+    box: Box | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -219,7 +224,8 @@ def plan_load(
             dtype = spec.dtype
             if entry.dtype != dtype and _loses(entry.dtype, dtype):
                 plan.conflicts.append(f"{entry.name} is {entry.dtype} at rest and {dtype} in the model")
-        steps.append(Step(spec.name, entry, dtype, spec.shape, ops, spec.name in copies, spec.device))
+        box = None if spec.box is None or is_whole(spec.box, spec.shape) else spec.box
+        steps.append(Step(spec.name, entry, dtype, spec.shape, ops, spec.name in copies, spec.device, box))
     plan.missing = _without(plan.missing, ignore_missing)
     plan.unexpected = _without(plan.unexpected, ignore_unexpected)
     return plan
