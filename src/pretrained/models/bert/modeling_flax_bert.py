@@ -272,7 +272,8 @@ class FlaxBertPreTrainedModel(FlaxPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$"]
     _input_embeddings = "bert.embeddings.word_embeddings.weight"
     _sharding_rules = {
-        r"word_embeddings\.weight|decoder\.weight": ("model", None),
+        r"word_embeddings\.weight|predictions\.decoder\.weight": ("model", None),
+        r"predictions\.(decoder\.)?bias": ("model",),
         r"(query|key|value|intermediate\.dense)\.weight": ("model", None),
         r"(query|key|value|intermediate\.dense)\.bias": ("model",),
         r"(attention\.output|layer\.\d+\.output)\.dense\.weight": (None, "model"),
