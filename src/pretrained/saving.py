@@ -6,18 +6,21 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._types import PathLike
 from .checkpoint.checksums import is_sums_file
 from .checkpoint.commit import Stage
 from .checkpoint.disk import run
 from .checkpoint.formats import safetensors
-from .checkpoint.formats.safetensors import Outgoing
+from .checkpoint.formats.safetensors import Layout, Outgoing
+from .checkpoint.group import Group, agree
 from .checkpoint.index import dump_index
 from .checkpoint.plan_save import SavePlan, Stored, plan_save
 from .checkpoint.rules import Op, Rule, through_rules
+from .checkpoint.write_parts import Parts
 from .errors import InvalidOptionError, SaveError
 from .options import SaveOptions, parse_size
 from .report import SaveReport
@@ -40,6 +43,8 @@ def save(
     framework: str = "pt",
     save_function: Callable[[list[str], Path], None] | None = None,
     metadata: Mapping[str, str] | None = None,
+    parts_of: Mapping[str, Callable[[], Parts]] | None = None,
+    group: Group | None = None,
 ) -> SaveReport:
     """Writes a checkpoint into a folder. At every instant the folder holds the old one or the new one.
 
@@ -53,6 +58,9 @@ def save(
         framework: noted in the files.
         save_function: writes one file in place of our writer: (names, path).
         metadata: noted in each file, where the form can hold it.
+        parts_of: name → what this process has of the tensor, in place of `data_of`; our own writer takes it.
+        group: the processes that save together, each of which has parts of the tensors, or none, in `parts_of`; all
+            call this with the same arguments beside. The folder is on a file system that they share.
 
     Raises:
         SaveError: nothing was saved; what was there is as it was. CheckpointBusyError: someone else is saving there.
@@ -62,9 +70,9 @@ def save(
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise SaveError(f"cannot save to {path}: it is a file, not a folder", path=path)
-    with Stage(path, durable=options.durable) as stage:
-        present = [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
-        plan = plan_save(
+
+    def plan_with(present: Iterable[str]) -> SavePlan:
+        return plan_save(
             tensors,
             max_shard_size=limit,
             variant=options.variant,
@@ -72,40 +80,139 @@ def save(
             present=present,
             form=options.form,
         )
-        report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
-        paths = {name: stage.path(name) for name in plan.shards}
-        notes = {**(metadata or {}), "format": framework}
-        _write_shards(plan, paths, data_of, notes, save_function, durable=options.durable)
-        report.files = {name: target.stat().st_size for name, target in paths.items()}
-        for name, text in _text_files(plan, texts or {}).items():
-            stage.path(name).write_bytes(text)
-            report.files[name] = len(text)
-        # Lists of checksums would not be true any more.
-        report.removed = [*plan.stale, *(name for name in present if is_sums_file(name))]
-        for name in report.removed:
-            stage.remove(name)
-        stage.commit()
-    logger.info("saved %d bytes of tensors to %s in %d files", plan.total_size, path, len(plan.shards))
+
+    notes = {**(metadata or {}), "format": framework}
+    if group is not None:
+        outgoing = _Outgoing(data_of, parts_of or {}, notes)
+        report = _save_together(path, plan_with, outgoing, options, texts or {}, group)
+    else:
+        with Stage(path, durable=options.durable) as stage:
+            present = _names_in(path)
+            plan = plan_with(present)
+            paths = {name: stage.path(name) for name in plan.shards}
+            outgoing = _Outgoing(data_of, parts_of or {}, notes)
+            _write_shards(plan, paths, outgoing, save_function, durable=options.durable)
+            report = _finish(stage, plan, paths, present, texts or {})
+    logger.info("saved %d bytes of tensors to %s in %d files", report.total_size, path, len(report.files))
     return report
+
+
+class _Outgoing(NamedTuple):
+    """Where the elements of tensors come from, and what is noted beside them."""
+
+    data_of: Callable[[str], Any]
+    parts_of: Mapping[str, Callable[[], Parts]]
+    notes: Mapping[str, str]
+
+    def shard(self, plan: SavePlan, name: str) -> tuple[list[Outgoing], dict[str, str]]:
+        """(the tensors of one file, its metadata)."""
+        tensors = plan.shards[name]
+        outgoing = [
+            Outgoing(t.name, t.dtype, t.shape, lambda t=t: self.data_of(t.name), self.parts_of.get(t.name))  # type: ignore[misc]
+            for t in tensors
+        ]
+        return outgoing, {**self.notes, **_alias_notes(plan, tensors)}
+
+
+def _names_in(path: Path) -> list[str]:
+    return [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
+
+
+def _finish(
+    stage: Stage, plan: SavePlan, paths: Mapping[str, Path], present: Iterable[str], texts: Mapping[str, str]
+) -> SaveReport:
+    """What comes after the tensors: texts, the end of stale files, the commit."""
+    report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
+    report.files = {name: target.stat().st_size for name, target in paths.items()}
+    for name, text in _text_files(plan, texts).items():
+        stage.path(name).write_bytes(text)
+        report.files[name] = len(text)
+    # Lists of checksums would not be true any more.
+    report.removed = [*plan.stale, *(name for name in present if is_sums_file(name))]
+    for name in report.removed:
+        stage.remove(name)
+    stage.commit()
+    return report
+
+
+def _save_together(
+    path: Path,
+    plan_with: Callable[[Iterable[str]], SavePlan],
+    outgoing: _Outgoing,
+    options: SaveOptions,
+    texts: Mapping[str, str],
+    group: Group,
+) -> SaveReport:
+    """The first process makes the files and commits them; in between each writes what it has into all of them.
+
+    What is written where follows from names and shapes, so nobody has to be told.
+    """
+    stage: Stage | None = None
+    present: list[str] = []
+    plan = plan_with(())
+    layouts = {name: safetensors.layout(name, *outgoing.shard(plan, name)) for name in plan.shards}
+    report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
+    with ExitStack() as stack:
+
+        def begin() -> str | None:
+            nonlocal stage, present, plan
+            if group.index != 0:
+                return None
+            stage = stack.enter_context(Stage(path, durable=options.durable))
+            present = _names_in(path)
+            plan = plan_with(present)
+            for name in plan.shards:
+                safetensors.create(stage.path(name), layouts[name])
+            return stage.name
+
+        name_of_stage = agree(group, begin)[0]
+        folder = Path(os.path.realpath(path)) / name_of_stage
+        paths = {name: folder / name for name in plan.shards}
+
+        def write() -> None:
+            _write_in_turn(paths, layouts, durable=options.durable)
+
+        def commit() -> None:
+            nonlocal report
+            if stage is not None:
+                report = _finish(stage, plan, paths, present, texts)
+
+        agree(group, write)
+        try:
+            agree(group, commit)
+        except SaveError as error:
+            if not report.files:
+                raise
+            raise SaveError(
+                f"the new checkpoint is committed to {path}, but {error}", path=path, committed=True
+            ) from error
+    report.files = report.files or {
+        **{name: planned.size for name, planned in layouts.items()},
+        **{name: len(text) for name, text in _text_files(plan, texts).items()},
+    }
+    return report
+
+
+def _write_in_turn(paths: Mapping[str, Path], layouts: Mapping[str, Layout], *, durable: bool) -> None:
+    def write(name: str) -> None:
+        safetensors.write_into(paths[name], layouts[name], durable=durable)
+
+    run(write, list(paths))
 
 
 def _write_shards(
     plan: SavePlan,
     paths: Mapping[str, Path],
-    data_of: Callable[[str], Any],
-    notes: Mapping[str, str],
+    outgoing: _Outgoing,
     save_function: Callable[[list[str], Path], None] | None,
     *,
     durable: bool,
 ) -> None:
     def write(name: str) -> None:
-        shard = plan.shards[name]
         if save_function is not None:
-            save_function([tensor.name for tensor in shard], paths[name])
-            return
-        metadata = {**notes, **_alias_notes(plan, shard)}
-        outgoing = [Outgoing(t.name, t.dtype, t.shape, lambda t=t: data_of(t.name)) for t in shard]  # type: ignore[misc]
-        safetensors.write(paths[name], outgoing, metadata, begin_writeback=durable)
+            save_function([tensor.name for tensor in plan.shards[name]], paths[name])
+        else:
+            safetensors.write(paths[name], *outgoing.shard(plan, name), begin_writeback=durable)
 
     # One file is one lock in the kernel, so a second thread only helps where there is a second file.
     run(write, list(plan.shards))

@@ -12,8 +12,7 @@ A subclass declares; nothing is probed for. The hooks:
     _rules                     renames and layout changes between file and model
     _input_embeddings / _output_embeddings / _output_bias    names of these parameters, for resizing
     _head_rows                 {pattern of a name: in how many blocks its rows are heads, or "groups"}, for pruning
-    _sharding_rules            {pattern of a name: the mesh axis of each of torch's dimensions}, for a mesh without rules;
-                               "model" is the axis that layers are split over
+    _sharding_rules            {pattern of a name: the mesh axis of each dimension in torch}, for a mesh without rules
 """
 
 from __future__ import annotations

@@ -19,7 +19,10 @@ from ..errors import InvalidOptionError, OptionError
 from .structure import Place
 from .tying import aliases_of
 
-__all__ = ["Assembly", "Placing", "assemble", "box_here", "boxes_here", "is_spread", "placed", "shardings_of"]
+__all__ = [
+    "Assembly", "Placing", "assemble", "box_here", "box_of", "boxes_here", "is_elsewhere", "is_spread", "placed",
+    "shardings_of",
+]  # fmt: skip
 
 
 class _Rule(NamedTuple):
@@ -200,14 +203,24 @@ def _order(place: Place) -> list[int]:
 
 
 def is_spread(array: Any) -> bool:
-    """Whether an array lies on more than one device, or on one of another process."""
-    return isinstance(array, jax.Array) and (len(array.sharding.device_set) > 1 or not array.is_fully_addressable)
+    """Whether an array lies on more than one device."""
+    return isinstance(array, jax.Array) and len(array.sharding.device_set) > 1
+
+
+def is_elsewhere(array: Any) -> bool:
+    """Whether a part of an array lies on a device of another process."""
+    return isinstance(array, jax.Array) and not array.is_fully_addressable
+
+
+def box_of(index: Iterable[slice], shape: Shape) -> Box:
+    """The box that an index of slices is."""
+    return tuple(part.indices(dim)[:2] for part, dim in zip(index, shape, strict=True))
 
 
 def boxes_here(sharding: Sharding, shape: Shape) -> dict[jax.Device, Box]:
     """Device of this process → the part of an array of this shape that it holds."""
     return {
-        device: tuple(part.indices(dim)[:2] for part, dim in zip(index, shape, strict=True))
+        device: box_of(index, shape)
         for device, index in sharding.addressable_devices_indices_map(shape).items()
         if index is not None
     }

@@ -13,9 +13,12 @@ from ...errors import CheckpointChangedError, PretrainedError, ResourceLimitErro
 from ..files import HEAD, fill, open_regular, place, read_up_to, recognise, stamp_of
 from ..tensors import BITS, Entry, FileStamp
 from .safetensors_header import DTYPES, MAX_HEADER, MAX_TENSORS, HeaderFlawError, parse_header, quoted
-from .safetensors_write import Outgoing, write
+from .safetensors_write import Layout, Outgoing, create, layout, write, write_into
 
-__all__ = ["DTYPES", "MAX_HEADER", "MAX_TENSORS", "Header", "Outgoing", "read_header", "write"]
+__all__ = [
+    "DTYPES", "MAX_HEADER", "MAX_TENSORS", "Header", "Layout", "Outgoing", "create", "layout", "read_header", "write",
+    "write_into",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
