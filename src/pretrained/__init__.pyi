@@ -1,5 +1,9 @@
 """The public names, and where each comes from. `__init__.py` finds them on first use; a test compares the two."""
 
+from .any_module import (
+    load_into,
+    save,
+)
 from .auto.classes import (
     AutoConfig,
     AutoModel,
@@ -57,8 +61,36 @@ from .errors import (
     UntrustedPathError,
     WeightsFormatError,
 )
+from .flax.generation.logits import (
+    FlaxForcedBOSTokenLogitsProcessor,
+    FlaxForcedEOSTokenLogitsProcessor,
+    FlaxForceTokensLogitsProcessor,
+    FlaxLogitsProcessor,
+    FlaxLogitsProcessorList,
+    FlaxLogitsWarper,
+    FlaxMinLengthLogitsProcessor,
+    FlaxSuppressTokensAtBeginLogitsProcessor,
+    FlaxSuppressTokensLogitsProcessor,
+    FlaxTemperatureLogitsWarper,
+    FlaxTopKLogitsWarper,
+    FlaxTopPLogitsWarper,
+)
+from .flax.generation.logits_repeats import (
+    FlaxNoRepeatNGramLogitsProcessor,
+)
+from .flax.generation.mixin import (
+    FlaxGenerationMixin,
+)
+from .flax.generation.outputs import (
+    FlaxBeamSearchOutput,
+    FlaxGreedySearchOutput,
+    FlaxSampleOutput,
+)
 from .flax.modeling import (
     FlaxPreTrainedModel,
+)
+from .flax.outputs import (
+    FlaxModelOutput,
 )
 from .generation.config import (
     GenerationConfig,
@@ -297,10 +329,6 @@ from .models.wav2vec2.modeling_wav2vec2_heads import (
 from .models.wav2vec2.modeling_wav2vec2_pretraining import (
     Wav2Vec2ForPreTraining,
 )
-from .pt.any_module import (
-    load_into,
-    save,
-)
 from .pt.generation.logits import (
     ExponentialDecayLengthPenalty,
     ForcedBOSTokenLogitsProcessor,
@@ -463,6 +491,7 @@ __all__ = [
     "FlaxAutoModelForSeq2SeqLM",
     "FlaxAutoModelForSequenceClassification",
     "FlaxAutoModelForTokenClassification",
+    "FlaxBeamSearchOutput",
     "FlaxBertForCausalLM",
     "FlaxBertForMaskedLM",
     "FlaxBertForMultipleChoice",
@@ -473,7 +502,24 @@ __all__ = [
     "FlaxBertForTokenClassification",
     "FlaxBertModel",
     "FlaxBertPreTrainedModel",
+    "FlaxForceTokensLogitsProcessor",
+    "FlaxForcedBOSTokenLogitsProcessor",
+    "FlaxForcedEOSTokenLogitsProcessor",
+    "FlaxGenerationMixin",
+    "FlaxGreedySearchOutput",
+    "FlaxLogitsProcessor",
+    "FlaxLogitsProcessorList",
+    "FlaxLogitsWarper",
+    "FlaxMinLengthLogitsProcessor",
+    "FlaxModelOutput",
+    "FlaxNoRepeatNGramLogitsProcessor",
     "FlaxPreTrainedModel",
+    "FlaxSampleOutput",
+    "FlaxSuppressTokensAtBeginLogitsProcessor",
+    "FlaxSuppressTokensLogitsProcessor",
+    "FlaxTemperatureLogitsWarper",
+    "FlaxTopKLogitsWarper",
+    "FlaxTopPLogitsWarper",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",

@@ -39,6 +39,7 @@ class FlaxBackend(ArraySink):
         self._settings = dict(settings or {})
         self._shardings: Mapping[str, jax.sharding.Sharding] = {}
         self._initial: dict[str, jax.Array] = {}
+        self._places: Mapping[str, Place] = {}
 
     # The model
 
@@ -55,7 +56,7 @@ class FlaxBackend(ArraySink):
     def quantizer(self, scheme: Scheme) -> Quantizer:
         """Raises InvalidOptionError: the schemes there are quantize torch's layers."""
         raise InvalidOptionError(
-            f"the checkpoint is quantized by {scheme.config.quant_method}, and JAX models are not quantized here",
+            f"{scheme.config.quant_method} quantizes torch's layers; JAX models are not quantized here",
             key="quantization_config",
         )
 
@@ -104,9 +105,8 @@ class FlaxBackend(ArraySink):
 
     def _put_here(self, values: Mapping[str, Any]) -> dict[tuple[str, ...], jax.Array]:
         """Path → array on the default device, all in one go."""
-        places = [self._places[name] for name in values]
-        arrays = [apply_ops(place.ops, value) for place, value in zip(places, values.values(), strict=True)]
-        return {place.path: array for place, array in zip(places, jax.device_put(arrays), strict=True)}
+        arrays = [self._arranged(name, value) for name, value in values.items()]
+        return {self._places[name].path: array for name, array in zip(values, jax.device_put(arrays), strict=True)}
 
     def _put_on_mesh(self, values: MutableMapping[str, Any]) -> dict[tuple[str, ...], jax.Array]:
         """Path → array over the mesh, some at a time: what is there is let go in main memory."""
@@ -115,7 +115,7 @@ class FlaxBackend(ArraySink):
         nbytes = 0
         for name in list(values):
             place, sharding = self._places[name], self._shardings[name]
-            part = apply_ops(place.ops, values.pop(name))
+            part = self._arranged(name, values.pop(name))
             is_all = tuple(part.shape) == place.shape
             origin = whole(place.shape) if is_all else box_here(sharding, place.shape)
             waiting.append((place, Assembly(part, origin, place.shape, sharding)))
@@ -125,6 +125,10 @@ class FlaxBackend(ArraySink):
                 found |= {place.path: array for (place, _), array in zip(waiting, made, strict=True)}
                 waiting, nbytes = [], 0
         return found
+
+    def _arranged(self, name: str, value: Any) -> Any:
+        """What came from the checkpoint, as the model lays it out."""
+        return apply_ops(self._places[name].ops, value)
 
     def finish(self, model: Any, policy: DtypePolicy, renamed: Mapping[str, str]) -> None:
         """Names that a save writes again are kept."""
