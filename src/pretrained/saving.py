@@ -21,7 +21,7 @@ from .checkpoint.index import dump_index
 from .checkpoint.plan_save import SavePlan, Stored, plan_save
 from .checkpoint.rules import Op, Rule, through_rules
 from .checkpoint.write_parts import Parts
-from .errors import InvalidOptionError, SaveError
+from .errors import InvalidOptionError, PretrainedError, SaveError
 from .options import SaveOptions, parse_size
 from .report import SaveReport
 
@@ -170,7 +170,13 @@ def _save_together(
         paths = {name: folder / name for name in plan.shards}
 
         def write() -> None:
-            _write_in_turn(paths, layouts, durable=options.durable)
+            try:
+                _write_in_turn(paths, layouts, durable=options.durable)
+            except OSError as error:
+                if isinstance(error, PretrainedError):
+                    raise
+                reason = f"cannot save to {path}: {error}. What was there is as it was."
+                raise SaveError(reason, path=path, committed=False) from error
 
         def commit() -> None:
             nonlocal report
