@@ -293,8 +293,9 @@ def _compare_twins(plan: LoadPlan, loaded: Loaded, weights: Weights, backend: Ba
         step = used[param]
         if twin.offset >= 0 and (twin.file, twin.offset) == (step.entry.file, step.entry.offset):
             continue  # two names of the same bytes
-        mine, other = _as_at_rest(step, step.entry, weights, backend), _as_at_rest(step, twin, weights, backend)
-        if not backend.equals(mine, other):
+        if twin.shape != step.entry.shape or not backend.equals(
+            _as_at_rest(step, step.entry, weights, backend), _as_at_rest(step, twin, weights, backend)
+        ):
             plan.conflicts.append(
                 f"{twin.name} is tied to {step.entry.name} and differs from it in the checkpoint; the latter is used. "
                 "If they are meant to differ, load with tie_word_embeddings=False"
@@ -304,7 +305,7 @@ def _compare_twins(plan: LoadPlan, loaded: Loaded, weights: Weights, backend: Ba
 def _as_at_rest(step: Step, entry: Entry, weights: Weights, backend: Backend) -> Any:
     """An entry's elements as they are stored: all of them, or those of the part that the step is for."""
     container = weights.containers[entry.file]
-    if step.box is None or entry.shape != step.entry.shape:
+    if step.box is None:
         return container.read(entry)
     found = Loaded()
     same = step._replace(entry=entry, dtype=entry.dtype)

@@ -13,7 +13,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from .._types import Shape
-from ..checkpoint.boxes import Box, around, slices_of
+from ..checkpoint.boxes import Box, around, is_whole, slices_of
 from ..checkpoint.rules import Permute
 from ..errors import InvalidOptionError, OptionError
 from .structure import Place
@@ -243,6 +243,15 @@ class Assembly(NamedTuple):
 
 def assemble(wanted: Sequence[Assembly]) -> list[jax.Array]:
     """Arrays over all devices of their shardings, of which this process fills in its own."""
+    ours = [item.sharding.is_fully_addressable and is_whole(item.origin, item.shape) for item in wanted]
+    entire = [item for item, is_ours in zip(wanted, ours, strict=True) if is_ours]
+    put = iter(jax.device_put([item.part for item in entire], [item.sharding for item in entire]))
+    joined = iter(_joined([item for item, is_ours in zip(wanted, ours, strict=True) if not is_ours]))
+    return [next(put if is_ours else joined) for is_ours in ours]
+
+
+def _joined(wanted: Sequence[Assembly]) -> list[jax.Array]:
+    """Arrays of which other processes hold parts too, made of those that are here."""
     boxes = [boxes_here(item.sharding, item.shape) for item in wanted]
     pairs = zip(wanted, boxes, strict=True)
     parts = [item.part[(..., *slices_of(box, item.origin))] for item, held in pairs for box in held.values()]
