@@ -134,16 +134,6 @@ def _refuse_unsupported(config: GenerationConfig, streamer: Any) -> None:
         raise InvalidOptionError(
             "a streamer follows one sequence: num_beams and num_return_sequences must be 1", key="streamer"
         )
-    if config.num_return_sequences > 1 and config.num_beams == 1 and not config.do_sample:
-        raise InvalidOptionError(
-            "num_return_sequences: greedy decoding finds one sequence; pass do_sample=True or num_beams",
-            key="num_return_sequences",
-        )
-    if config.num_beams > 1 and config.num_return_sequences > config.num_beams:
-        raise InvalidOptionError(
-            f"num_return_sequences={config.num_return_sequences} is more than num_beams={config.num_beams}",
-            key="num_return_sequences",
-        )
 
 
 def _ids_array(name: str, ids: Any) -> np.ndarray:
