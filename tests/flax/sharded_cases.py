@@ -14,7 +14,13 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flax import nnx
-from pretrained import BertConfig, FlaxBertForMaskedLM, FlaxBertForSequenceClassification, FlaxBertModel
+from pretrained import (
+    BertConfig,
+    FlaxBertForCausalLM,
+    FlaxBertForMaskedLM,
+    FlaxBertForSequenceClassification,
+    FlaxBertModel,
+)
 from pretrained.errors import InvalidOptionError, OptionError
 from pretrained.flax.modeling import FlaxPreTrainedModel
 
@@ -270,6 +276,14 @@ def test_the_module_holds_the_same_arrays(folder: Path, mesh: Mesh, plain: FlaxB
     assert specs(model.params)["bert.encoder.layer.0.attention.self.query.bias"] == P("model")
     half = model.to_bf16(model.params)
     assert layer(half)["attention"]["self"]["query"]["bias"].sharding.spec == P("model")
+
+
+def test_generating(folder: Path, mesh: Mesh) -> None:
+    options = {"is_decoder": True}
+    model = FlaxBertForCausalLM.from_pretrained(folder, mesh=mesh, **options)
+    plain = FlaxBertForCausalLM.from_pretrained(folder, **options)
+    found, expected = (m.generate(IDS[:2, :4], max_new_tokens=6, pad_token_id=0).sequences for m in (model, plain))
+    assert np.array_equal(found, expected)
 
 
 def test_resizing_and_pruning_keep_the_shardings(folder: Path, mesh: Mesh) -> None:

@@ -94,18 +94,15 @@ class Piece(NamedTuple):
     Attributes:
         start: its first element, counted through the whole tensor in row-major order.
         span: elements from there to its last, those between that are not wanted included.
+        size: how many are wanted.
         box: what is wanted there. In the order of the box that was asked for, its elements follow those of the pieces
             before it.
     """
 
     start: int
     span: int
+    size: int
     box: Box
-
-    @property
-    def size(self) -> int:
-        """How many elements are wanted."""
-        return count_elements(shape_of(self.box))
 
     @property
     def is_run(self) -> bool:
@@ -142,10 +139,13 @@ def pieces(shape: Shape, box: Box, *, gap: int, window: int) -> Iterator[Piece]:
             joined = axis
     before = [range(start, stop) for start, stop in box[:joined]]
     inner = sum(start * stride for (start, _), stride in zip(box[joined:], strides[joined:], strict=True))
+    # The first piece and all like it: there may be very many.
+    parts = list(_split(joined, inner, (), box, strides, spans, window))
     for indices in product(*before):
-        first = inner + sum(index * stride for index, stride in zip(indices, strides, strict=False))
+        first = sum(index * stride for index, stride in zip(indices, strides, strict=False))
         fixed = tuple((index, index + 1) for index in indices)
-        yield from _split(joined, first, fixed, box, strides, spans, window)
+        for start, span, size, rest in parts:
+            yield Piece(first + start, span, size, fixed + rest)
 
 
 def _split(
@@ -153,15 +153,18 @@ def _split(
 ) -> Iterator[Piece]:
     """One piece, or as many as the window asks for: rows of an axis together, or each of them split further."""
     if spans[axis] <= window or axis == len(box):
-        yield Piece(first, spans[axis], (*fixed, *box[axis:]))
+        rest = box[axis:]
+        yield Piece(first, spans[axis], count_elements(shape_of(rest)), (*fixed, *rest))
         return
     start, stop = box[axis]
+    rest = box[axis + 1 :]
+    row_size = count_elements(shape_of(rest))
     num_rows = (window - spans[axis + 1]) // strides[axis] + 1 if spans[axis + 1] <= window else 0
     for row in range(start, stop, max(num_rows, 1)):
         here = first + (row - start) * strides[axis]
         if num_rows:
             end = min(row + num_rows, stop)
-            count = (end - row - 1) * strides[axis] + spans[axis + 1]
-            yield Piece(here, count, (*fixed, (row, end), *box[axis + 1 :]))
+            span = (end - row - 1) * strides[axis] + spans[axis + 1]
+            yield Piece(here, span, (end - row) * row_size, (*fixed, (row, end), *rest))
         else:
             yield from _split(axis + 1, here, (*fixed, (row, row + 1)), box, strides, spans, window)

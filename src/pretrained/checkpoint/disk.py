@@ -235,7 +235,7 @@ def _read_at(fd: int, path: Path, offset: int, target: memoryview) -> None:
     done = 0
     while done < len(target):
         try:
-            count = os.preadv(fd, [target[done:]], offset + done)
+            count = os.preadv(fd, [target[done:] if done else target], offset + done)
         except OSError as error:
             reason = f"cannot be read at byte {offset + done}: {error.strerror}"
             raise WeightsFormatError(f"{path}: {reason}", path=path, reason=reason, offset=offset + done) from error

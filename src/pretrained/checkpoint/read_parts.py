@@ -166,13 +166,15 @@ def _fill(batch: _Batch, read: _Read, sink: Sink, pages: HugePages) -> tuple[int
     size_out = BITS[part.step.dtype] // 8 if part.is_cast else size_in
     pages.prepare(part.memory[first * size_out : (first + count_elements(shape_of(box))) * size_out])
     scratch = memoryview(bytearray(0))
+    is_cast = part.is_cast
     num_read, is_lossy = 0, False
     for piece in pieces(part.source.shape, box, gap=GAP // size_in, window=WINDOW // size_in):
-        target = part.memory[first * size_out : (first + piece.size) * size_out]
-        first += piece.size
+        end = first + piece.size
+        target = part.memory[first * size_out : end * size_out]
+        first = end
         offset, nbytes = part.step.entry.offset + piece.start * size_in, piece.span * size_in
         num_read += nbytes
-        if piece.is_run and not part.is_cast:
+        if piece.is_run and not is_cast:
             read(offset, target)
             continue
         if len(scratch) < nbytes:
@@ -181,7 +183,7 @@ def _fill(batch: _Batch, read: _Read, sink: Sink, pages: HugePages) -> tuple[int
         read(offset, source)
         if not piece.is_run:
             source = _gathered(part, piece, source)
-        if part.is_cast:
+        if is_cast:
             sink.cast(source, part.step.entry.dtype, target, part.step.dtype)
             is_lossy = overflows(part.step, source, target, sink) or is_lossy
         else:
