@@ -186,6 +186,17 @@ from .models.gemma3.modeling_gemma3_tasks import (
 from .models.gpt2.configuration_gpt2 import (
     GPT2Config,
 )
+from .models.gpt2.modeling_flax_gpt2 import (
+    FlaxGPT2Model,
+    FlaxGPT2PreTrainedModel,
+)
+from .models.gpt2.modeling_flax_gpt2_heads import (
+    FlaxGPT2DoubleHeadsModel,
+    FlaxGPT2ForQuestionAnswering,
+    FlaxGPT2ForSequenceClassification,
+    FlaxGPT2ForTokenClassification,
+    FlaxGPT2LMHeadModel,
+)
 from .models.gpt2.modeling_gpt2 import (
     GPT2Model,
     GPT2PreTrainedModel,
@@ -202,6 +213,12 @@ from .models.gpt2.modeling_gpt2_tasks import (
 from .models.llama.configuration_llama import (
     LlamaConfig,
 )
+from .models.llama.modeling_flax_llama import (
+    FlaxLlamaForCausalLM,
+    FlaxLlamaForSequenceClassification,
+    FlaxLlamaModel,
+    FlaxLlamaPreTrainedModel,
+)
 from .models.llama.modeling_llama import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -210,6 +227,14 @@ from .models.llama.modeling_llama import (
 )
 from .models.mistral.configuration_mistral import (
     MistralConfig,
+)
+from .models.mistral.modeling_flax_mistral import (
+    FlaxMistralForCausalLM,
+    FlaxMistralForQuestionAnswering,
+    FlaxMistralForSequenceClassification,
+    FlaxMistralForTokenClassification,
+    FlaxMistralModel,
+    FlaxMistralPreTrainedModel,
 )
 from .models.mistral.modeling_mistral import (
     MistralForCausalLM,
@@ -236,6 +261,14 @@ from .models.phi3.modeling_phi3_tasks import (
 from .models.qwen2.configuration_qwen2 import (
     Qwen2Config,
 )
+from .models.qwen2.modeling_flax_qwen2 import (
+    FlaxQwen2ForCausalLM,
+    FlaxQwen2ForQuestionAnswering,
+    FlaxQwen2ForSequenceClassification,
+    FlaxQwen2ForTokenClassification,
+    FlaxQwen2Model,
+    FlaxQwen2PreTrainedModel,
+)
 from .models.qwen2.modeling_qwen2 import (
     Qwen2ForCausalLM,
     Qwen2Model,
@@ -248,6 +281,14 @@ from .models.qwen2.modeling_qwen2_tasks import (
 )
 from .models.qwen3.configuration_qwen3 import (
     Qwen3Config,
+)
+from .models.qwen3.modeling_flax_qwen3 import (
+    FlaxQwen3ForCausalLM,
+    FlaxQwen3ForQuestionAnswering,
+    FlaxQwen3ForSequenceClassification,
+    FlaxQwen3ForTokenClassification,
+    FlaxQwen3Model,
+    FlaxQwen3PreTrainedModel,
 )
 from .models.qwen3.modeling_qwen3 import (
     Qwen3ForCausalLM,
@@ -505,15 +546,44 @@ __all__ = [
     "FlaxForceTokensLogitsProcessor",
     "FlaxForcedBOSTokenLogitsProcessor",
     "FlaxForcedEOSTokenLogitsProcessor",
+    "FlaxGPT2DoubleHeadsModel",
+    "FlaxGPT2ForQuestionAnswering",
+    "FlaxGPT2ForSequenceClassification",
+    "FlaxGPT2ForTokenClassification",
+    "FlaxGPT2LMHeadModel",
+    "FlaxGPT2Model",
+    "FlaxGPT2PreTrainedModel",
     "FlaxGenerationMixin",
     "FlaxGreedySearchOutput",
+    "FlaxLlamaForCausalLM",
+    "FlaxLlamaForSequenceClassification",
+    "FlaxLlamaModel",
+    "FlaxLlamaPreTrainedModel",
     "FlaxLogitsProcessor",
     "FlaxLogitsProcessorList",
     "FlaxLogitsWarper",
     "FlaxMinLengthLogitsProcessor",
+    "FlaxMistralForCausalLM",
+    "FlaxMistralForQuestionAnswering",
+    "FlaxMistralForSequenceClassification",
+    "FlaxMistralForTokenClassification",
+    "FlaxMistralModel",
+    "FlaxMistralPreTrainedModel",
     "FlaxModelOutput",
     "FlaxNoRepeatNGramLogitsProcessor",
     "FlaxPreTrainedModel",
+    "FlaxQwen2ForCausalLM",
+    "FlaxQwen2ForQuestionAnswering",
+    "FlaxQwen2ForSequenceClassification",
+    "FlaxQwen2ForTokenClassification",
+    "FlaxQwen2Model",
+    "FlaxQwen2PreTrainedModel",
+    "FlaxQwen3ForCausalLM",
+    "FlaxQwen3ForQuestionAnswering",
+    "FlaxQwen3ForSequenceClassification",
+    "FlaxQwen3ForTokenClassification",
+    "FlaxQwen3Model",
+    "FlaxQwen3PreTrainedModel",
     "FlaxSampleOutput",
     "FlaxSuppressTokensAtBeginLogitsProcessor",
     "FlaxSuppressTokensLogitsProcessor",

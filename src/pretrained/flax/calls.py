@@ -70,16 +70,19 @@ def program_for(key: Hashable, make: Callable[[], Structure]) -> Program:
 def _parameters_of(module_class: type, method: str) -> tuple[tuple[str, ...], bool]:
     """(names that a call may give, in order; whether it may give others).
 
-    What a head hands on as `**inputs` has the names of the module class that it declares as `inputs_like`.
+    What a head hands on as `**inputs` has the names of the module class that it declares as `inputs_like`. They come
+    before what a head takes by keyword alone.
     """
     parameters = inspect.signature(getattr(module_class, method)).parameters
-    names = [name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD and name not in _OWN]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    own = {name: p.kind for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD and name not in _OWN}
+    last = [name for name, kind in own.items() if kind is inspect.Parameter.KEYWORD_ONLY]
+    names = [name for name in own if name not in last]
+    takes_any = len(own) < len(set(parameters) - set(_OWN))
     inner: type | None = getattr(module_class, "inputs_like", None)
     if takes_any and inner is not None:
         more, takes_any = _parameters_of(inner, method)
-        names += [name for name in more if name not in names]
-    return tuple(names), takes_any
+        names += [name for name in more if name not in own]
+    return (*names, *last), takes_any
 
 
 def bind(

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..configuration import PretrainedConfig
+from ..errors import ConfigError
 
 __all__ = ["ModuleConfig"]
 
@@ -46,5 +47,27 @@ class ModuleConfig:
 
     def num_heads(self, layer: int) -> int:
         """Attention heads of a layer, less those that were pruned."""
-        gone = (self._config.pruned_heads or {}).get(layer, ())
-        return int(self.num_attention_heads) - len(gone)
+        return int(self.num_attention_heads) - len(self._pruned(layer))
+
+    def num_groups(self, layer: int) -> int:
+        """Heads of keys and values of a layer, each shared by a group of heads, less those whose group was pruned.
+
+        Raises:
+            ConfigError: the heads cannot be grouped so, or part of a group was pruned.
+        """
+        heads, groups = int(self.num_attention_heads), int(self.num_key_value_heads)
+        if heads % groups:
+            sizes = f"num_attention_heads={heads}, num_key_value_heads={groups}"
+            raise ConfigError(f"key heads must divide the query heads: {sizes}", key="num_key_value_heads")
+        size, gone = heads // groups, self._pruned(layer)
+        left = [head for head in range(heads) if head not in gone]
+        if rest := [head for head in left if any(other // size == head // size for other in gone)]:
+            raise ConfigError(
+                f"every {size} heads share their keys and values, so they go together; heads {rest} of layer {layer} "
+                "would be left over",
+                key="pruned_heads",
+            )
+        return len(left) // size
+
+    def _pruned(self, layer: int) -> set[int]:
+        return set((self._config.pruned_heads or {}).get(layer, ()))

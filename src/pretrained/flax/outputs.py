@@ -18,6 +18,7 @@ __all__ = [
     "FlaxCausalLMOutput",
     "FlaxCausalLMOutputWithCrossAttentions",
     "FlaxForPreTrainingOutput",
+    "FlaxGPT2DoubleHeadsModelOutput",
     "FlaxImageClassifierOutput",
     "FlaxMaskedLMOutput",
     "FlaxModelOutput",
@@ -162,6 +163,17 @@ class FlaxCausalLMOutputWithCrossAttentions(FlaxModelOutput):
     hidden_states: Arrays | None = None
     attentions: Arrays | None = None
     cross_attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class FlaxGPT2DoubleHeadsModelOutput(FlaxModelOutput):
+    """Logits `(batch, choices, seq, vocab)` of the next token, and `(batch, choices)` of the choices."""
+
+    logits: Any = None
+    mc_logits: Any = None
+    past_key_values: Any = None
+    hidden_states: Arrays | None = None
+    attentions: Arrays | None = None
 
 
 @dataclass(eq=False)

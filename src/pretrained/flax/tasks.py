@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..head_config import check_two_labels, classifier_dropout
 
-__all__ = ["check_two_labels", "classifier_dropout", "flat_choices", "last_tokens", "require_one"]
+__all__ = ["check_two_labels", "classifier_dropout", "flat_choices", "keep_places", "last_tokens", "require_one"]
 
 Array = jax.Array
 
@@ -45,3 +45,10 @@ def last_tokens(input_ids: Array | None, states: Array, pad_token_id: int | None
         return states[:, -1]
     last = (jnp.arange(input_ids.shape[1]) * (input_ids != pad_token_id)).argmax(-1)
     return jnp.take_along_axis(states, last[:, None, None], 1)[:, 0]
+
+
+def keep_places(states: Array, logits_to_keep: int | Array) -> Array:
+    """Of `states` `(batch, seq, hidden)` the last `logits_to_keep` places, all for 0, or those in a 1-D array."""
+    if isinstance(logits_to_keep, int):
+        return states[:, -logits_to_keep:] if logits_to_keep else states
+    return states[:, jnp.asarray(logits_to_keep)]

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
-from ...flax import tasks
-from ...flax.kinds import ZEROS, Normal
-from ...flax.layers import LayerNorm, Linear, Module, activation, dropout, folded, parameter, project
-from ...flax.module_config import ModuleConfig
-from ...flax.outputs import (
-    FlaxCausalLMOutputWithCrossAttentions,
-    FlaxForPreTrainingOutput,
-    FlaxMaskedLMOutput,
-    FlaxMultipleChoiceModelOutput,
-    FlaxNextSentencePredictorOutput,
-    FlaxQuestionAnsweringModelOutput,
-    FlaxSequenceClassifierOutput,
-    FlaxTokenClassifierOutput,
+from ...flax.headed import (
+    CheckedQuestionAnswering,
+    CrossedCausalLM,
+    Headed,
+    MaskedLM,
+    MultipleChoice,
+    SequenceClassification,
+    TokenClassification,
+    WithTokenLogits,
+    asked,
 )
+from ...flax.kinds import ZEROS, Normal
+from ...flax.layers import LayerNorm, Linear, Module, activation, parameter, project
+from ...flax.module_config import ModuleConfig
+from ...flax.outputs import FlaxForPreTrainingOutput, FlaxNextSentencePredictorOutput
 from .modeling_flax_bert import FlaxBertModule, FlaxBertPreTrainedModel
 
 __all__ = [
@@ -74,80 +75,48 @@ class FlaxBertHeads(Module):
             self.seq_relationship = Linear(config.hidden_size, 2, init=Normal(config.initializer_range))
 
 
-class _Headed(Module):
-    """A head's module: its inputs are those of the base."""
+class _TokenLogits(WithTokenLogits):
+    """The part that makes token logits."""
 
-    inputs_like = FlaxBertModule
-    pooling = False
-
-    def __init__(self, config: ModuleConfig) -> None:
-        self.config = config
-        self.bert = FlaxBertModule(config, add_pooling_layer=self.pooling)
-
-    def token_logits(self, hidden_states: Array) -> Array:
-        """`(batch, seq, vocab)`."""
-        table = self.bert.embeddings.word_embeddings.weight[...]
-        return self.cls.predictions(hidden_states, table)  # type: ignore[attr-defined]
-
-
-def _asked(outputs: Any) -> dict[str, Any]:
-    return {"hidden_states": outputs.hidden_states, "attentions": outputs.attentions}
-
-
-class FlaxBertForPreTrainingModule(_Headed):
-    """BERT with both heads of its training."""
-
-    pooling = True
+    inputs_like, base_name, pooling = FlaxBertModule, "bert", False
+    pairs: ClassVar[bool] = False
 
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__(config)
-        self.cls = FlaxBertHeads(config, pairs=True)
+        self.cls = FlaxBertHeads(config, pairs=self.pairs)
+
+    def logits(self, states: Array) -> Array:
+        """`(…, vocab)` of `(…, hidden)`."""
+        return self.cls.predictions(states, self.base.input_embeddings.weight[...])
+
+
+class FlaxBertForPreTrainingModule(_TokenLogits):
+    """BERT with both heads of its training."""
+
+    pooling = pairs = True
 
     def __call__(self, input_ids: Array | None = None, **inputs: Any) -> FlaxForPreTrainingOutput:
         """Logits `(batch, seq, vocab)` and `(batch, 2)`."""
-        outputs = self.bert(input_ids, **inputs)
+        outputs = self.base(input_ids, **inputs)
         return FlaxForPreTrainingOutput(
-            prediction_logits=self.token_logits(outputs.last_hidden_state),
+            prediction_logits=self.logits(outputs.last_hidden_state),
             seq_relationship_logits=self.cls.seq_relationship(outputs.pooler_output),
-            **_asked(outputs),
+            **asked(outputs),
         )
 
 
-class FlaxBertForMaskedLMModule(_Headed):
+class FlaxBertForMaskedLMModule(_TokenLogits, MaskedLM):
     """BERT with logits of the token at each place."""
 
-    def __init__(self, config: ModuleConfig) -> None:
-        super().__init__(config)
-        self.cls = FlaxBertHeads(config)
 
-    def __call__(self, input_ids: Array | None = None, **inputs: Any) -> FlaxMaskedLMOutput:
-        """Logits `(batch, seq, vocab)`."""
-        outputs = self.bert(input_ids, **inputs)
-        return FlaxMaskedLMOutput(logits=self.token_logits(outputs.last_hidden_state), **_asked(outputs))
-
-
-class FlaxBertForCausalLMModule(_Headed):
+class FlaxBertForCausalLMModule(_TokenLogits, CrossedCausalLM):
     """BERT as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
-    def __init__(self, config: ModuleConfig) -> None:
-        super().__init__(config)
-        self.cls = FlaxBertHeads(config)
 
-    def __call__(self, input_ids: Array | None = None, **inputs: Any) -> FlaxCausalLMOutputWithCrossAttentions:
-        """Logits `(batch, seq, vocab)`."""
-        outputs = self.bert(input_ids, **inputs)
-        return FlaxCausalLMOutputWithCrossAttentions(
-            logits=self.token_logits(outputs.last_hidden_state),
-            past_key_values=outputs.past_key_values,
-            cross_attentions=outputs.cross_attentions,
-            **_asked(outputs),
-        )
-
-
-class FlaxBertForNextSentencePredictionModule(_Headed):
+class FlaxBertForNextSentencePredictionModule(Headed):
     """BERT with logits of whether one text follows another."""
 
-    pooling = True
+    inputs_like, base_name, pooling = FlaxBertModule, "bert", True
 
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__(config)
@@ -155,89 +124,33 @@ class FlaxBertForNextSentencePredictionModule(_Headed):
 
     def __call__(self, input_ids: Array | None = None, **inputs: Any) -> FlaxNextSentencePredictorOutput:
         """Logits `(batch, 2)`."""
-        outputs = self.bert(input_ids, **inputs)
+        outputs = self.base(input_ids, **inputs)
         logits = self.cls.seq_relationship(outputs.pooler_output)
-        return FlaxNextSentencePredictorOutput(logits=logits, **_asked(outputs))
+        return FlaxNextSentencePredictorOutput(logits=logits, **asked(outputs))
 
 
-class _Classifying(_Headed):
-    """A head that is one linear layer."""
-
-    def __init__(self, config: ModuleConfig, num_labels: int) -> None:
-        super().__init__(config)
-        self.classifier = Linear(config.hidden_size, num_labels, init=Normal(config.initializer_range))
-
-    def classify(self, states: Array, rng: Array | None) -> Array:
-        """`(…, labels)` of `(…, hidden)`."""
-        return self.classifier(dropout(states, tasks.classifier_dropout(self.config), folded(rng, 2)))
-
-
-class FlaxBertForSequenceClassificationModule(_Classifying):
+class FlaxBertForSequenceClassificationModule(SequenceClassification):
     """BERT with logits, or numbers, for the whole input."""
 
-    pooling = True
-
-    def __init__(self, config: ModuleConfig) -> None:
-        super().__init__(config, config.num_labels)
-
-    def __call__(
-        self, input_ids: Array | None = None, rng: Array | None = None, **inputs: Any
-    ) -> FlaxSequenceClassifierOutput:
-        """Logits `(batch, labels)`."""
-        outputs = self.bert(input_ids, rng=rng, **inputs)
-        logits = self.classify(outputs.pooler_output, rng)
-        return FlaxSequenceClassifierOutput(logits=logits, **_asked(outputs))
+    inputs_like, base_name, pooling = FlaxBertModule, "bert", True
 
 
-class FlaxBertForTokenClassificationModule(_Classifying):
+class FlaxBertForTokenClassificationModule(TokenClassification):
     """BERT with logits for each token."""
 
-    def __init__(self, config: ModuleConfig) -> None:
-        super().__init__(config, config.num_labels)
-
-    def __call__(
-        self, input_ids: Array | None = None, rng: Array | None = None, **inputs: Any
-    ) -> FlaxTokenClassifierOutput:
-        """Logits `(batch, seq, labels)`."""
-        outputs = self.bert(input_ids, rng=rng, **inputs)
-        logits = self.classify(outputs.last_hidden_state, rng)
-        return FlaxTokenClassifierOutput(logits=logits, **_asked(outputs))
+    inputs_like, base_name, pooling = FlaxBertModule, "bert", False
 
 
-class FlaxBertForMultipleChoiceModule(_Classifying):
+class FlaxBertForMultipleChoiceModule(MultipleChoice):
     """BERT with a logit for each of several continuations."""
 
-    pooling = True
-
-    def __init__(self, config: ModuleConfig) -> None:
-        super().__init__(config, 1)
-
-    def __call__(
-        self, input_ids: Array | None = None, rng: Array | None = None, **inputs: Any
-    ) -> FlaxMultipleChoiceModelOutput:
-        """Logits `(batch, choices)` of inputs `(batch, choices, seq)`."""
-        names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
-        choices, flat = tasks.flat_choices({"input_ids": input_ids, **inputs}, *names)
-        outputs = self.bert(rng=rng, **flat)
-        logits = self.classify(outputs.pooler_output, rng).reshape(-1, choices)
-        return FlaxMultipleChoiceModelOutput(logits=logits, **_asked(outputs))
+    inputs_like, base_name, pooling = FlaxBertModule, "bert", True
 
 
-class FlaxBertForQuestionAnsweringModule(_Headed):
+class FlaxBertForQuestionAnsweringModule(CheckedQuestionAnswering):
     """BERT with logits of where in the text an answer starts and ends."""
 
-    def __init__(self, config: ModuleConfig) -> None:
-        super().__init__(config)
-        tasks.check_two_labels(config)
-        self.qa_outputs = Linear(config.hidden_size, config.num_labels, init=Normal(config.initializer_range))
-
-    def __call__(self, input_ids: Array | None = None, **inputs: Any) -> FlaxQuestionAnsweringModelOutput:
-        """Logits `(batch, seq)` of both ends."""
-        outputs = self.bert(input_ids, **inputs)
-        logits = self.qa_outputs(outputs.last_hidden_state)
-        return FlaxQuestionAnsweringModelOutput(
-            start_logits=logits[..., 0], end_logits=logits[..., 1], **_asked(outputs)
-        )
+    inputs_like, base_name, pooling = FlaxBertModule, "bert", False
 
 
 class _WithTokenHead(FlaxBertPreTrainedModel):

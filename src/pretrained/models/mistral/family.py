@@ -16,5 +16,12 @@ FAMILY = Family(
         "AutoModelForTokenClassification": "modeling_mistral_tasks:MistralForTokenClassification",
         "AutoModelForQuestionAnswering": "modeling_mistral_tasks:MistralForQuestionAnswering",
     },
-    names=("modeling_mistral:MistralPreTrainedModel",),
+    flax={
+        "FlaxAutoModel": "modeling_flax_mistral:FlaxMistralModel",
+        "FlaxAutoModelForCausalLM": "modeling_flax_mistral:FlaxMistralForCausalLM",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_mistral:FlaxMistralForSequenceClassification",
+        "FlaxAutoModelForTokenClassification": "modeling_flax_mistral:FlaxMistralForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_mistral:FlaxMistralForQuestionAnswering",
+    },
+    names=("modeling_mistral:MistralPreTrainedModel", "modeling_flax_mistral:FlaxMistralPreTrainedModel"),
 )
