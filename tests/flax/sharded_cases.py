@@ -20,6 +20,8 @@ from pretrained import (
     FlaxBertForMaskedLM,
     FlaxBertForSequenceClassification,
     FlaxBertModel,
+    FlaxLlamaForCausalLM,
+    LlamaConfig,
 )
 from pretrained.errors import InvalidOptionError, OptionError
 from pretrained.flax.modeling import FlaxPreTrainedModel
@@ -233,6 +235,18 @@ def test_a_module_of_flax(tmp_path: Path, mesh: Mesh) -> None:
     shardings = drawn.param_shardings(mesh, rules)
     made = jax.jit(drawn.init_weights, out_shardings=shardings)(jax.random.key(1))
     assert made["down"]["kernel"].sharding.spec == P("model", None)
+
+
+def test_a_decoder_that_shares_keys_among_heads(tmp_path: Path, mesh: Mesh) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "vocab_size": 72}
+    config = LlamaConfig(num_attention_heads=8, num_key_value_heads=2, **sizes)
+    plain = FlaxLlamaForCausalLM(config, seed=2)
+    plain.save_pretrained(tmp_path)
+    model = FlaxLlamaForCausalLM.from_pretrained(tmp_path, mesh=mesh)
+    found = specs(model.params)
+    assert found["model.layers.0.self_attn.k_proj.weight"] == P("model", None)
+    assert found["model.layers.0.mlp.down_proj.weight"] == P(None, "model")
+    assert near(model(IDS).logits, plain(IDS).logits)
 
 
 # Using and changing
