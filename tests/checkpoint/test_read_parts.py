@@ -49,6 +49,7 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int, ...], Box]:
     return shape, draw(boxes(shape))
 
 
+@settings(deadline=None)
 @given(cases(), st.integers(0, 40), st.integers(1, 60))
 def test_pieces_are_the_box_in_order(case: tuple[tuple[int, ...], Box], gap: int, window: int) -> None:
     shape, box = case
@@ -63,6 +64,7 @@ def test_pieces_are_the_box_in_order(case: tuple[tuple[int, ...], Box], gap: int
         assert np.all(np.diff(elements) <= gap + 1)
 
 
+@settings(deadline=None)
 @given(cases())
 def test_without_gaps_and_limits_pieces_are_the_longest_runs(case: tuple[tuple[int, ...], Box]) -> None:
     shape, box = case

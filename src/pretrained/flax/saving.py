@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from .. import saving
@@ -177,7 +178,15 @@ def parts_here(array: Any, group: Processes | None = None) -> Parts:
     shape = tuple(array.shape)
     if not is_elsewhere(array) and group is not None and group.index != 0:
         return Parts(shape, [])
-    if not is_spread(array):
-        return Parts(shape, [Part(whole(shape), np.asarray(array))])
+    if not (is_spread(array) or is_elsewhere(array)):
+        return Parts(shape, [Part(whole(shape), _on_host(array))])
     shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
-    return Parts(shape, [Part(box_of(shard.index, shape), np.asarray(shard.data)) for shard in shards])
+    return Parts(shape, [Part(box_of(shard.index, shape), _on_host(shard.data)) for shard in shards])
+
+
+def _on_host(array: Any) -> np.ndarray:
+    """An array of one device as numpy's, by way of another that looks at the same memory: JAX keeps the copy it makes
+    of what lies on an accelerator with the array that was asked for it."""
+    if isinstance(array, jax.Array):
+        array = jax.make_array_from_single_device_arrays(array.shape, array.sharding, [array])
+    return np.asarray(array)
