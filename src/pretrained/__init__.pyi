@@ -442,9 +442,23 @@ from .pt.heads import (
     prune_linear_layer,
 )
 from .pt.kv_cache import (
+    Cache,
     EncoderDecoderKVCache,
     KVCache,
     StaticKVCache,
+)
+from .pt.kv_cache_kinds import (
+    OffloadedKVCache,
+    QuantizedKVCache,
+    SlidingKVCache,
+)
+from .pt.kv_cache_names import (
+    DynamicCache,
+    EncoderDecoderCache,
+    OffloadedCache,
+    QuantizedCache,
+    SlidingWindowCache,
+    StaticCache,
 )
 from .pt.modeling import (
     PreTrainedModel,
@@ -500,6 +514,7 @@ __all__ = [
     "BertModel",
     "BertPreTrainedModel",
     "BitsAndBytesConfig",
+    "Cache",
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ClassifierFreeGuidanceLogitsProcessor",
@@ -513,6 +528,8 @@ __all__ = [
     "DistilBertForTokenClassification",
     "DistilBertModel",
     "DistilBertPreTrainedModel",
+    "DynamicCache",
+    "EncoderDecoderCache",
     "EncoderDecoderKVCache",
     "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
@@ -658,6 +675,8 @@ __all__ = [
     "ModuleUtilsMixin",
     "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
+    "OffloadedCache",
+    "OffloadedKVCache",
     "OptionError",
     "Phi3Config",
     "Phi3ForCausalLM",
@@ -670,6 +689,8 @@ __all__ = [
     "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "PretrainedError",
+    "QuantizedCache",
+    "QuantizedKVCache",
     "Qwen2Config",
     "Qwen2ForCausalLM",
     "Qwen2ForQuestionAnswering",
@@ -699,7 +720,10 @@ __all__ = [
     "SaveReport",
     "SequenceBiasLogitsProcessor",
     "ShardIndexError",
+    "SlidingKVCache",
+    "SlidingWindowCache",
     "SourceError",
+    "StaticCache",
     "StaticKVCache",
     "StopStringCriteria",
     "StoppingCriteria",
