@@ -7,26 +7,25 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from ._types import PathLike
 from .adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .checkpoint.checksums import is_sums_file
-from .checkpoint.commit import Stage
-from .checkpoint.disk import run
 from .checkpoint.find import is_weight_file
-from .checkpoint.formats import safetensors
-from .checkpoint.formats.safetensors import Outgoing
-from .checkpoint.index import dump_index
+from .checkpoint.group import Group
 from .checkpoint.plan_save import SavePlan, Stored, plan_save
 from .checkpoint.rules import AnyRule, Op, back_through_rules, through_rules
-from .errors import InvalidOptionError, OptionError, SaveError
+from .checkpoint.write_parts import Parts
+from .errors import InvalidOptionError, OptionError
 from .hub.card import CardFacts
 from .hub.push import push_files
 from .options import SaveOptions, parse_size
 from .push_options import PushOptions
 from .report import SaveReport
+from .saving_files import Outgoings, finish, write_shards
+from .saving_place import Destination, Uncommitted, destination
+from .saving_together import save_together
 
 __all__ = [
     "Destination", "Uncommitted", "destination", "layout_ops", "names_at_rest", "push_saved", "save", "save_options",
@@ -36,84 +35,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _FLAGS = ("durable", "blocking", "save_peft_format")
-_RESERVED_METADATA = frozenset({"format"})
-
-
-class Destination(Protocol):
-    """Where a save goes: a folder, or a repository. Use as a context manager; without `commit` nothing has happened."""
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def present(self) -> list[str]:
-        """Names of the files that are there now."""
-
-    def path(self, name: str) -> Path:
-        """Where to write a file."""
-
-    def wrote(self, name: str) -> None:
-        """Takes a file that was written to its `path`, which need not stay there."""
-
-    def remove(self, name: str) -> None:
-        """Drops a file with the commit, if there is one."""
-
-    def commit(self) -> Any:
-        """Makes what was written the content of the place, all at once."""
-
-
-class _Folder:
-    """A folder as a destination."""
-
-    def __init__(self, directory: PathLike, *, durable: bool) -> None:
-        self._path = Path(directory)
-        if self._path.exists() and not self._path.is_dir():
-            raise SaveError(f"cannot save to {self._path}: it is a file, not a folder", path=self._path)
-        self._stage = Stage(self._path, durable=durable)
-        self.path, self.remove, self.commit = self._stage.path, self._stage.remove, self._stage.commit
-
-    def __enter__(self) -> _Folder:
-        self._stage.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stage.__exit__(kind, error, trace)
-
-    def present(self) -> list[str]:
-        return [item.name for item in os.scandir(self._path) if not item.is_dir(follow_symlinks=False)]
-
-    def wrote(self, name: str) -> None:
-        """Nothing: the commit moves it."""
-
-
-class Uncommitted:
-    """A destination whose commit is somebody else's to make."""
-
-    def __init__(self, inner: Destination) -> None:
-        self._inner = inner
-        self.present, self.path, self.wrote, self.remove = inner.present, inner.path, inner.wrote, inner.remove
-
-    def __enter__(self) -> Uncommitted:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Nothing: it stays open."""
-
-    def commit(self) -> None:
-        """Nothing yet."""
-
-
-def destination(place: PathLike | Destination, *, durable: bool = True) -> Destination:
-    """The place itself if it is one; otherwise the folder of that path, which is made if it is not there.
-
-    Raises:
-        SaveError: it is a file, or cannot be written to. CheckpointBusyError: someone else is saving there.
-    """
-    return _Folder(place, durable=durable) if isinstance(place, (str, os.PathLike)) else place
 
 
 def save_options(
@@ -167,6 +88,8 @@ def save(
     framework: str = "pt",
     save_function: Callable[[list[str], Path], None] | None = None,
     metadata: Mapping[str, str] | None = None,
+    parts_of: Mapping[str, Callable[[], Parts]] | None = None,
+    group: Group | None = None,
 ) -> SaveReport:
     """Writes a checkpoint into a folder or a push. At every instant the place holds the old one or the new one.
 
@@ -180,15 +103,18 @@ def save(
         framework: noted in the files.
         save_function: writes one file in place of our writer: (names, path).
         metadata: noted in each file, where the form can hold it.
+        parts_of: name → what this process has of the tensor, in place of `data_of`; our own writer takes it.
+        group: the processes that save together, each of which has parts of the tensors, or none, in `parts_of`; all
+            call this with the same arguments beside. The folder is on a file system that they share.
 
     Raises:
         SaveError: nothing was saved; what was there is as it was. CheckpointBusyError: someone else is saving there.
         InvalidOptionError: max_shard_size is no size.
     """
     limit = parse_size(options.max_shard_size)
-    with destination(place, durable=options.durable) as target:
-        present = target.present()
-        plan = plan_save(
+
+    def plan_with(present: Iterable[str]) -> SavePlan:
+        return plan_save(
             tensors,
             max_shard_size=limit,
             variant=options.variant,
@@ -196,63 +122,20 @@ def save(
             present=present,
             form=options.form,
         )
-        report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
-        notes = {**(metadata or {}), "format": framework}
-        sizes = _write_shards(plan, target, data_of, notes, save_function, durable=options.durable)
-        report.files = {name: sizes[name] for name in plan.shards}
-        for name, text in _text_files(plan, texts or {}).items():
-            target.path(name).write_bytes(text)
-            target.wrote(name)
-            report.files[name] = len(text)
-        # Lists of checksums would not be true any more.
-        report.removed = [*plan.stale, *(name for name in present if is_sums_file(name))]
-        for name in report.removed:
-            target.remove(name)
-        target.commit()
-    logger.info("saved %d bytes of tensors to %s in %d files", plan.total_size, place, len(plan.shards))
+
+    outgoing = Outgoings(data_of, parts_of or {}, {**(metadata or {}), "format": framework})
+    if group is not None:
+        if not isinstance(place, (str, os.PathLike)):
+            raise InvalidOptionError("several processes save together into a folder, and push that", key="push_to_hub")
+        report = save_together(Path(place), plan_with, outgoing, options, texts or {}, group)
+    else:
+        with destination(place, durable=options.durable) as target:
+            present = target.present()
+            plan = plan_with(present)
+            sizes = write_shards(plan, target, outgoing, save_function, durable=options.durable)
+            report = finish(target, plan, sizes, present, texts or {})
+    logger.info("saved %d bytes of tensors to %s in %d files", report.total_size, place, len(report.files))
     return report
-
-
-def _write_shards(
-    plan: SavePlan,
-    target: Destination,
-    data_of: Callable[[str], Any],
-    notes: Mapping[str, str],
-    save_function: Callable[[list[str], Path], None] | None,
-    *,
-    durable: bool,
-) -> dict[str, int]:
-    """Writes every shard; returns name → bytes of its file."""
-    paths = {name: target.path(name) for name in plan.shards}
-    sizes: dict[str, int] = {}
-
-    def write(name: str) -> None:
-        shard = plan.shards[name]
-        if save_function is not None:
-            save_function([tensor.name for tensor in shard], paths[name])
-        else:
-            metadata = {**notes, **_alias_notes(plan, shard)}
-            outgoing = [Outgoing(t.name, t.dtype, t.shape, lambda t=t: data_of(t.name)) for t in shard]  # type: ignore[misc]
-            safetensors.write(paths[name], outgoing, metadata, begin_writeback=durable)
-        sizes[name] = paths[name].stat().st_size
-        target.wrote(name)
-
-    # One file is one lock in the kernel, so a second thread only helps where there is a second file.
-    run(write, list(plan.shards))
-    return sizes
-
-
-def _alias_notes(plan: SavePlan, shard: Sequence[Stored]) -> dict[str, str]:
-    """Names of the same memory that are not written, for a reader whose model does not tie them by itself."""
-    here = {tensor.name for tensor in shard}
-    return {alias: kept for alias, kept in plan.aliases.items() if kept in here and alias not in _RESERVED_METADATA}
-
-
-def _text_files(plan: SavePlan, texts: Mapping[str, str]) -> dict[str, bytes]:
-    files = {name: text.encode("utf-8") for name, text in texts.items()}
-    if plan.index_name is not None:
-        files[plan.index_name] = dump_index(plan.weight_map, {"total_size": plan.total_size})
-    return files
 
 
 def names_at_rest(names: Iterable[str], loaded: Mapping[str, str], rules: Sequence[AnyRule]) -> dict[str, str]:

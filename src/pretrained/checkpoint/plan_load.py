@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._types import CPU, Device, Shape
 from ..errors import ConfigError, MismatchError, TensorError
+from .boxes import Box, is_whole
 from .dtypes import DtypePolicy, can_hold, is_complex, is_floating
 from .fusions import Part, Stack, find_fusion
 from .places import BY_RULE, place_of
@@ -34,6 +35,7 @@ class ParamSpec(NamedTuple):
 
     `aliases` are the other names of the same storage; any of them in the file is enough. `dtype` is what the model's
     constructor gave it; a floating one is subject to the dtype policy. `device` is where it lies while it does not run.
+    `box` is the part of it that this process needs; None for all of it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ParamSpec(NamedTuple):
     dtype: str
     aliases: tuple[str, ...] = ()
     device: Device = CPU
+    box: Box | None = None
 
 
 class Step(NamedTuple):
@@ -48,7 +51,7 @@ class Step(NamedTuple):
 
     `is_copy` says that another step uses the same entry: this parameter needs memory of its own. Of a step with a
     `whole` the entry is one part of the parameter, which has that shape; it begins at the parameter's element `start`,
-    and `shape` is the part's.
+    and `shape` is the part's. With a `box` only that part of the parameter is wanted, and `shape` is the whole's.
     """
 
     param: str
@@ -60,6 +63,7 @@ class Step(NamedTuple):
     device: Device = CPU
     start: int = 0
     whole: Shape | None = None
+    box: Box | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -264,7 +268,8 @@ def _fill(plan: LoadPlan, spec: ParamSpec, found: _Found, dtype: str, *, is_copy
         plan.initialise.append(spec)
         return
     _note_dtype(plan, spec, entry, dtype)
-    plan.steps.append(Step(spec.name, entry, dtype, spec.shape, ops, is_copy, spec.device))
+    box = None if spec.box is None or is_whole(spec.box, spec.shape) else spec.box
+    plan.steps.append(Step(spec.name, entry, dtype, spec.shape, ops, is_copy, spec.device, box=box))
 
 
 def _fill_by_parts(

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._types import ByteSource, Piece
 from .disk import HugePages, allocate
-from .execute import Loaded, Sink, memory_for, overflow_warning, overflows, sorted_by_way, windows_of
+from .execute import Loaded, Sink, cut, memory_for, overflow_warning, overflows, sorted_by_way, windows_of
 from .plan_load import Step
 from .rules import apply_ops
 from .tensors import BITS, Container
@@ -83,7 +83,7 @@ def _array_piece(container: Any, step: Step, sink: Sink, loaded: Loaded, overflo
             source = sink.view(memory, 0, entry.dtype, entry.shape)
         else:
             source = container.as_array(memory, entry)
-        array = apply_ops(step.ops, source)
+        array = cut(apply_ops(step.ops, source), step.box, is_view=False)
         if place is None:
             value = loaded.values[step.param] = sink.from_array(array, step.dtype)
         else:

@@ -14,9 +14,12 @@ from ..files import HEAD, fill, open_regular, place, read_up_to, recognise, stam
 from ..head import WithHead
 from ..tensors import BITS, Entry, FileStamp
 from .safetensors_header import DTYPES, MAX_HEADER, MAX_TENSORS, HeaderFlawError, parse_header, quoted
-from .safetensors_write import Outgoing, write
+from .safetensors_write import Layout, Outgoing, create, layout, write, write_into
 
-__all__ = ["DTYPES", "MAX_HEADER", "MAX_TENSORS", "Header", "Outgoing", "read_header", "read_remote_header", "write"]
+__all__ = [
+    "DTYPES", "MAX_HEADER", "MAX_TENSORS", "Header", "Layout", "Outgoing", "create", "layout", "read_header",
+    "read_remote_header", "write", "write_into",
+]  # fmt: skip
 
 _FIRST_RANGE = 100_000  # bytes; the headers of nearly all files are shorter
 
