@@ -45,7 +45,18 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"auto"}),
     frozenset(
-        {"cli", "__init__", "__main__", "modeling_utils", "modeling_outputs", "configuration_utils", "pytorch_utils"}
+        {
+            "any_module",
+            "cli",
+            "__init__",
+            "__main__",
+            "modeling_utils",
+            "modeling_outputs",
+            "configuration_utils",
+            "pytorch_utils",
+            "modeling_flax_utils",
+            "modeling_flax_outputs",
+        }
     ),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -248,6 +259,7 @@ def name_complaints(path: Path, tree: ast.Module) -> Iterator[str]:
             "modeling_utils",
             "configuration_utils",
             "pytorch_utils",
+            "modeling_flax_utils",
         ):
             yield f"the name {part}"
     for node in ast.walk(tree):

@@ -35,8 +35,8 @@ _TORCH = {
     "ModelOutput": "pt.outputs",
     "TrainerMixin": "pt.trainer",
     **dict.fromkeys(("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_linear_layer"), "pt.heads"),
-    "load_into": "pt.any_module",
-    "save": "pt.any_module",
+    "load_into": "any_module",
+    "save": "any_module",
 }
 _GENERATION = {
     **dict.fromkeys(("GenerationMixin",), "pt.generation.mixin"),
@@ -128,6 +128,27 @@ _AUTO = (
 )  # fmt: skip
 _FLAX = {
     "FlaxPreTrainedModel": "flax.modeling",
+    "FlaxModelOutput": "flax.outputs",
+    "FlaxGenerationMixin": "flax.generation.mixin",
+    **dict.fromkeys(("FlaxBeamSearchOutput", "FlaxGreedySearchOutput", "FlaxSampleOutput"), "flax.generation.outputs"),
+    **dict.fromkeys(
+        (
+            "FlaxForceTokensLogitsProcessor",
+            "FlaxForcedBOSTokenLogitsProcessor",
+            "FlaxForcedEOSTokenLogitsProcessor",
+            "FlaxLogitsProcessor",
+            "FlaxLogitsProcessorList",
+            "FlaxLogitsWarper",
+            "FlaxMinLengthLogitsProcessor",
+            "FlaxSuppressTokensAtBeginLogitsProcessor",
+            "FlaxSuppressTokensLogitsProcessor",
+            "FlaxTemperatureLogitsWarper",
+            "FlaxTopKLogitsWarper",
+            "FlaxTopPLogitsWarper",
+        ),
+        "flax.generation.logits",
+    ),
+    "FlaxNoRepeatNGramLogitsProcessor": "flax.generation.logits_repeats",
 }
 _FLAX_AUTO = (
     "FlaxAutoModel",

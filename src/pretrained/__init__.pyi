@@ -1,5 +1,9 @@
 """The public names, and where each comes from. `__init__.py` finds them on first use; a test compares the two."""
 
+from .any_module import (
+    load_into,
+    save,
+)
 from .auto.classes import (
     AutoConfig,
     AutoModel,
@@ -57,8 +61,36 @@ from .errors import (
     UntrustedPathError,
     WeightsFormatError,
 )
+from .flax.generation.logits import (
+    FlaxForceTokensLogitsProcessor,
+    FlaxForcedBOSTokenLogitsProcessor,
+    FlaxForcedEOSTokenLogitsProcessor,
+    FlaxLogitsProcessor,
+    FlaxLogitsProcessorList,
+    FlaxLogitsWarper,
+    FlaxMinLengthLogitsProcessor,
+    FlaxSuppressTokensAtBeginLogitsProcessor,
+    FlaxSuppressTokensLogitsProcessor,
+    FlaxTemperatureLogitsWarper,
+    FlaxTopKLogitsWarper,
+    FlaxTopPLogitsWarper,
+)
+from .flax.generation.logits_repeats import (
+    FlaxNoRepeatNGramLogitsProcessor,
+)
+from .flax.generation.mixin import (
+    FlaxGenerationMixin,
+)
+from .flax.generation.outputs import (
+    FlaxBeamSearchOutput,
+    FlaxGreedySearchOutput,
+    FlaxSampleOutput,
+)
 from .flax.modeling import (
     FlaxPreTrainedModel,
+)
+from .flax.outputs import (
+    FlaxModelOutput,
 )
 from .generation.config import (
     GenerationConfig,
@@ -370,10 +402,6 @@ from .models.wav2vec2.modeling_wav2vec2_heads import (
 from .models.wav2vec2.modeling_wav2vec2_pretraining import (
     Wav2Vec2ForPreTraining,
 )
-from .pt.any_module import (
-    load_into,
-    save,
-)
 from .pt.generation.logits import (
     ExponentialDecayLengthPenalty,
     ForcedBOSTokenLogitsProcessor,
@@ -536,6 +564,7 @@ __all__ = [
     "FlaxAutoModelForSeq2SeqLM",
     "FlaxAutoModelForSequenceClassification",
     "FlaxAutoModelForTokenClassification",
+    "FlaxBeamSearchOutput",
     "FlaxBertForCausalLM",
     "FlaxBertForMaskedLM",
     "FlaxBertForMultipleChoice",
@@ -553,6 +582,9 @@ __all__ = [
     "FlaxDistilBertForTokenClassification",
     "FlaxDistilBertModel",
     "FlaxDistilBertPreTrainedModel",
+    "FlaxForceTokensLogitsProcessor",
+    "FlaxForcedBOSTokenLogitsProcessor",
+    "FlaxForcedEOSTokenLogitsProcessor",
     "FlaxGPT2DoubleHeadsModel",
     "FlaxGPT2ForQuestionAnswering",
     "FlaxGPT2ForSequenceClassification",
@@ -560,16 +592,24 @@ __all__ = [
     "FlaxGPT2LMHeadModel",
     "FlaxGPT2Model",
     "FlaxGPT2PreTrainedModel",
+    "FlaxGenerationMixin",
+    "FlaxGreedySearchOutput",
     "FlaxLlamaForCausalLM",
     "FlaxLlamaForSequenceClassification",
     "FlaxLlamaModel",
     "FlaxLlamaPreTrainedModel",
+    "FlaxLogitsProcessor",
+    "FlaxLogitsProcessorList",
+    "FlaxLogitsWarper",
+    "FlaxMinLengthLogitsProcessor",
     "FlaxMistralForCausalLM",
     "FlaxMistralForQuestionAnswering",
     "FlaxMistralForSequenceClassification",
     "FlaxMistralForTokenClassification",
     "FlaxMistralModel",
     "FlaxMistralPreTrainedModel",
+    "FlaxModelOutput",
+    "FlaxNoRepeatNGramLogitsProcessor",
     "FlaxPreTrainedModel",
     "FlaxQwen2ForCausalLM",
     "FlaxQwen2ForQuestionAnswering",
@@ -591,6 +631,12 @@ __all__ = [
     "FlaxRobertaForTokenClassification",
     "FlaxRobertaModel",
     "FlaxRobertaPreTrainedModel",
+    "FlaxSampleOutput",
+    "FlaxSuppressTokensAtBeginLogitsProcessor",
+    "FlaxSuppressTokensLogitsProcessor",
+    "FlaxTemperatureLogitsWarper",
+    "FlaxTopKLogitsWarper",
+    "FlaxTopPLogitsWarper",
     "FlaxXLMRobertaForCausalLM",
     "FlaxXLMRobertaForMaskedLM",
     "FlaxXLMRobertaForMultipleChoice",

@@ -40,6 +40,7 @@ class FlaxBackend(ArraySink):
         self._settings, self._place = dict(settings or {}), place
         self._shardings: Mapping[str, jax.sharding.Sharding] = {}
         self._initial: dict[str, jax.Array] = {}
+        self._places: Mapping[str, Place] = {}
 
     # The model
 
@@ -56,7 +57,7 @@ class FlaxBackend(ArraySink):
     def quantizer(self, scheme: Scheme) -> Quantizer:
         """Raises InvalidOptionError: the schemes there are quantize torch's layers."""
         raise InvalidOptionError(
-            f"the checkpoint is quantized by {scheme.config.quant_method}, and JAX models are not quantized here",
+            f"{scheme.config.quant_method} quantizes torch's layers; JAX models are not quantized here",
             key="quantization_config",
         )
 
@@ -89,7 +90,7 @@ class FlaxBackend(ArraySink):
     def bind(self, model: Any, values: Mapping[str, Any]) -> None:
         """Puts the arrays on their devices, all in one go; one that lies as XLA wants it is used where it lies."""
         places: list[Place] = [self._places[name] for name in values]
-        arrays = [apply_ops(place.ops, value) for place, value in zip(places, values.values(), strict=True)]
+        arrays = [self._arranged(name, value) for name, value in values.items()]
         default = None
         targets = [self._shardings.get(place.name, default) for place in places]
         made = jax.device_put(arrays, targets if self._shardings else None)
@@ -97,6 +98,10 @@ class FlaxBackend(ArraySink):
         found |= {self._places[name].path: array for name, array in self._initial.items()}
         model._values = nest({path: found[path] for path in (place.path for place in model.structure.places)})
         model._is_initialized = True
+
+    def _arranged(self, name: str, value: Any) -> Any:
+        """What came from the checkpoint, as the model lays it out."""
+        return apply_ops(self._places[name].ops, value)
 
     def finish(self, model: Any, policy: DtypePolicy, renamed: Mapping[str, str]) -> None:
         """Names that a save writes again are kept."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .attention import updated
 
-__all__ = ["KVCache", "Writing", "extended", "num_keys"]
+__all__ = ["KVCache", "Writing", "empty_cache", "extended", "num_keys", "reordered"]
 
 Array = jax.Array
 Pair = tuple[Array, Array]
@@ -33,13 +33,8 @@ class KVCache:
     cross: tuple[Pair, ...] | None = None
 
     @classmethod
-    def empty(cls, shape: tuple[int, int, int, int], num_layers: int, dtype: Any) -> KVCache:
-        """A cache of `num_layers` layers without a token; `shape` is `(batch, max_length, groups, head_dim)`."""
-        return cls.of_shapes([shape] * num_layers, dtype)
-
-    @classmethod
     def of_shapes(cls, shapes: Sequence[tuple[int, int, int, int]], dtype: Any) -> KVCache:
-        """The same where layers differ."""
+        """A cache without a token; of each layer the shape of its keys."""
         layers = tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes)
         return cls(layers, jnp.zeros((), jnp.int32))
 
@@ -47,6 +42,19 @@ class KVCache:
     def max_length(self) -> int:
         """Tokens that there is room for."""
         return int(self.layers[0][0].shape[1])
+
+
+def empty_cache(config: Any, size: tuple[int, int], dtype: Any) -> KVCache:
+    """A cache of `size` (rows, tokens) for a decoder of this config."""
+    groups = getattr(config, "num_key_value_heads", None)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    gone = config.pruned_heads or {}
+    shared = config.num_attention_heads // groups if groups else 1
+    heads = [
+        (groups or config.num_attention_heads) - len(gone.get(layer, ())) // shared
+        for layer in range(config.num_hidden_layers)
+    ]
+    return KVCache.of_shapes([(*size, count, head_dim) for count in heads], dtype)
 
 
 class Writing:
@@ -85,3 +93,8 @@ def extended(cache: Writing | None, layer: int, key: Array, value: Array) -> Pai
 def num_keys(cache: Writing | None, num_new: int) -> int:
     """How many keys `extended` gives for that many new tokens, unused places included."""
     return num_new if cache is None else cache.max_length
+
+
+def reordered(cache: KVCache, rows: Array) -> KVCache:
+    """A cache whose row `i` is what row `rows[i]` was; what an encoder gave is alike in the rows that are swapped."""
+    return replace(cache, layers=tuple((keys[rows], values[rows]) for keys, values in cache.layers))

@@ -55,9 +55,7 @@ def from_pretrained(
     """What `FlaxPreTrainedModel.from_pretrained` and the auto classes return; `choose_for` finds the class."""
     own = {name: keywords[name] for name in _OWN if name in keywords}
     rest = {name: value for name, value in keywords.items() if name not in own}
-    options, arguments = split_load_options(
-        {"config": config, "dtype": own.get("param_dtype"), **rest}, can_quantize=False
-    )
+    options, arguments = split_load_options({"config": config, "dtype": own.get("param_dtype"), **rest})
     if options.placement.device_map is not None:
         raise InvalidOptionError(
             "device_map= places torch modules; for a JAX model pass mesh= and sharding_rules=", key="device_map"

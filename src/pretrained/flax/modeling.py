@@ -10,6 +10,7 @@ A subclass declares; nothing is probed for. The hooks:
     _always_tied_keys          the same whatever config.tie_word_embeddings says
     _keys_to_ignore_on_load_missing / _unexpected, _keys_to_ignore_on_save    regular expressions
     _rules                     renames and layout changes between file and model
+    _generates                 whether the module gives logits of the next token and takes past_key_values
     _input_embeddings / _output_embeddings / _output_bias    names of these parameters, for resizing
     _head_rows                 {pattern of a name: in how many blocks its rows are heads, or "groups"}, for pruning
     _sharding_rules            {pattern of a name: names of mesh axes}, for a mesh without rules
@@ -28,8 +29,10 @@ from .._types import PathLike
 from ..checkpoint.rules import Rule
 from ..configuration import PretrainedConfig
 from ..errors import OptionError
+from ..generation.config import GenerationConfig
 from ..own_code import check_auto_class
 from . import calls, casting, heads, live, loading, resizing, saving
+from .generation.mixin import FlaxGenerationMixin
 from .structure import Structure
 
 __all__ = ["FlaxPreTrainedModel"]
@@ -38,7 +41,7 @@ Model = TypeVar("Model", bound="FlaxPreTrainedModel")
 Params = Mapping[str, Any]
 
 
-class FlaxPreTrainedModel:
+class FlaxPreTrainedModel(FlaxGenerationMixin):
     """Base of all JAX models: parameters as a plain nested dict, calls that are functions of them, loading, saving.
 
     Args:
@@ -93,7 +96,7 @@ class FlaxPreTrainedModel:
         live.check_arguments(type(self), kwargs)
         self.config = config
         self.name_or_path = config.name_or_path
-        self.generation_config: Any = None
+        self.generation_config: Any = GenerationConfig.from_model_config(config) if self.can_generate() else None
         self.input_shape, self.seed, self.key = input_shape, seed, jax.random.key(seed)
         self._dtype, self._gradient_checkpointing, self._arguments = dtype, gradient_checkpointing, kwargs
         self._given = module
@@ -329,11 +332,6 @@ class FlaxPreTrainedModel:
             InvalidOptionError: `auto_class` is no auto model class nor its name.
         """
         cls._auto_class = check_auto_class(auto_class, config=False)
-
-    @classmethod
-    def can_generate(cls) -> bool:
-        """Whether the class generates sequences."""
-        return False
 
     # Parts
 

@@ -89,7 +89,7 @@ class Structure:
         flat = flatten(params)
         if missing := [place.path for place in self.places if place.path not in flat]:
             raise _missing(missing)
-        state = self._tree.unflatten([flat[place.path] for place in self.places])
+        state = self.state(flat)
         if self.is_ours:
             return nnx.merge(self.graphdef, state, self._rest)
         fresh = nnx.Rngs(0 if rng is None else rng)
@@ -97,6 +97,10 @@ class Structure:
         module = nnx.merge(self.graphdef, state, rest)
         module.eval() if rng is None else module.train()
         return module
+
+    def state(self, flat: Mapping[tuple[str, ...], Any]) -> Any:
+        """The state of a module with these values, by path."""
+        return self._tree.unflatten([flat[place.path] for place in self.places])
 
     def params(self, module: nnx.Module) -> dict[str, Any]:
         """What a module of this structure holds, as a nested dict.

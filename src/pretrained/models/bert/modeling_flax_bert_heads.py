@@ -178,6 +178,7 @@ class FlaxBertForCausalLM(_WithTokenHead):
     """BERT as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
     module_class = FlaxBertForCausalLMModule
+    _generates = True
 
 
 class FlaxBertForNextSentencePrediction(FlaxBertPreTrainedModel):
