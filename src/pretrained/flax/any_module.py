@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+
 from flax import nnx
 
 from .._types import PathLike

@@ -169,6 +169,11 @@ class LastTokenClassification(Headed):
         super().__init__(config)
         self.add_layer(config.num_labels, bias=False)
 
+    @property
+    def rate(self) -> float:
+        """0: nothing is dropped before the layer."""
+        return 0.0
+
     def __call__(self, input_ids: Array | None = None, **inputs: Any) -> FlaxSequenceClassifierOutput:
         """Logits `(batch, labels)`."""
         outputs = self.base(input_ids, **inputs)

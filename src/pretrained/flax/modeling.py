@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jax
+
 from flax import nnx
 
 from .._types import PathLike

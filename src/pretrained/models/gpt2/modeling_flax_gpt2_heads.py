@@ -135,6 +135,7 @@ class _WithTokenHead(FlaxGPT2PreTrainedModel):
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
     _output_embeddings = "lm_head.weight"
+    _generates = True
 
 
 class FlaxGPT2LMHeadModel(_WithTokenHead):

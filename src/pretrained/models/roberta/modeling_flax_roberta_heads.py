@@ -20,6 +20,7 @@ from ...flax.headed import (
 from ...flax.kinds import ZEROS, Normal
 from ...flax.layers import LayerNorm, Linear, Module, activation, dropout, folded, parameter, project
 from ...flax.module_config import ModuleConfig
+from .configuration_roberta import RobertaConfig
 from .modeling_flax_roberta import FlaxRobertaModule, FlaxRobertaPreTrainedModel
 
 __all__ = [
@@ -150,6 +151,12 @@ class FlaxRobertaForCausalLM(_WithTokenHead):
     """RoBERTa as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
     module_class = FlaxRobertaForCausalLMModule
+    _generates = True
+
+    @classmethod
+    def _first_position(cls, config: RobertaConfig) -> int:
+        """Positions are counted from that of padding on."""
+        return int(config.pad_token_id or 0) + 1
 
 
 class FlaxRobertaForSequenceClassification(FlaxRobertaPreTrainedModel):
