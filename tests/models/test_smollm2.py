@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from pretrained import AutoConfig, AutoModelForCausalLM
+from pretrained.cli.command import Where
+from pretrained.cli.tokenizing import load_tokenizer
 
 # <|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n
 PROMPT = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
@@ -52,3 +54,13 @@ def test_saved_as_safetensors_it_is_the_same(model: torch.nn.Module, tmp_path: P
     assert again.lm_head.weight is again.model.embed_tokens.weight
     assert again.config.rope_theta == model.config.rope_theta
     assert answer(again) == ANSWER
+
+
+def test_its_own_tokenizer(model, smollm2):
+    """A question in its chat template, read and written by the tokenizer in the file."""
+    where = Where()
+    tokenizer = load_tokenizer(where.snapshot(str(smollm2)), where.weights)
+    asked = tokenizer.chat([{"role": "user", "content": "What is the capital of France?"}])
+    ids = torch.tensor([tokenizer.encode(asked, has_special=True)])
+    found = model.generate(ids, max_new_tokens=16)
+    assert tokenizer.decode(found[0, ids.shape[1] :].tolist()) == "The capital of France is Paris."

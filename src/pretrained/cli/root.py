@@ -7,6 +7,7 @@ import click
 from .. import __version__
 from .convert import convert
 from .diff import diff
+from .generate import generate
 from .inspect import inspect
 from .plan import plan
 from .verify import verify
@@ -19,11 +20,11 @@ _EPILOG = "Exit codes: 0 fine; 1 a finding (does not fit, damaged, differs); 2 w
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="pretrained")
 def root() -> None:
-    """Looks into, checks and rewrites model checkpoints.
+    """Looks into, checks and rewrites model checkpoints, and generates text.
 
     SOURCE is a folder, one weight file, an index file, or a name on the Hugging Face Hub.
     """
 
 
-for _command in (inspect, plan, verify, convert, diff):
+for _command in (inspect, plan, verify, convert, diff, generate):
     root.add_command(_command)

@@ -118,6 +118,8 @@ class MaskedLM(WithTokenLogits):
 class CausalLM(WithTokenLogits):
     """Logits of the next token."""
 
+    generates = True
+
     def __call__(
         self, input_ids: Array | None = None, *, logits_to_keep: int | Array = 0, **inputs: Any
     ) -> FlaxCausalLMOutput:
@@ -129,6 +131,8 @@ class CausalLM(WithTokenLogits):
 
 class CrossedCausalLM(WithTokenLogits):
     """The same of a base that may attend to an encoder."""
+
+    generates = True
 
     def __call__(
         self, input_ids: Array | None = None, *, logits_to_keep: int | Array = 0, **inputs: Any

@@ -7,12 +7,13 @@ that drops in several places folds the number of each into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
+
+from flax import nnx
 
 from .._types import Shape
 from ..errors import unknown_name
@@ -27,7 +28,12 @@ Array = jax.Array
 
 
 class Module(nnx.Module):
-    """Base of our modules: a constructor describes parameters and makes none."""
+    """Base of our modules: a constructor describes parameters and makes none.
+
+    `generates` says that a call gives logits of the next token and takes `past_key_values`.
+    """
+
+    generates: ClassVar[bool] = False
 
 
 Modules = nnx.List

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
 from flax import nnx
 
 from ..errors import InvalidOptionError, unknown_argument

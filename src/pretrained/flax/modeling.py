@@ -10,7 +10,6 @@ A subclass declares; nothing is probed for. The hooks:
     _always_tied_keys          the same whatever config.tie_word_embeddings says
     _keys_to_ignore_on_load_missing / _unexpected, _keys_to_ignore_on_save    regular expressions
     _rules                     renames and layout changes between file and model
-    _generates                 whether the module gives logits of the next token and takes past_key_values
     _input_embeddings / _output_embeddings / _output_bias    names of these parameters, for resizing
     _head_rows                 {pattern of a name: in how many blocks its rows are heads, or "groups"}, for pruning
     _sharding_rules            {pattern of a name: names of mesh axes}, for a mesh without rules

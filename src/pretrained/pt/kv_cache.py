@@ -6,14 +6,17 @@ All tensors are `(batch, heads, seq, head_dim)`, with as many heads as the keys 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .kv_cache_growing import Cache, KVCache, in_our_order
+
 __all__ = [
+    "Cache",
     "EncoderDecoderKVCache",
     "KVCache",
     "StaticKVCache",
@@ -24,142 +27,14 @@ __all__ = [
     "of_encoder",
 ]
 
-BLOCK = 64  # tokens of spare room when a layer first grows; later it grows by half of what it holds
 
-
-class _Layer:
-    """Keys and values of one layer: the first `length` tokens of two buffers that may be longer."""
-
-    __slots__ = ("keys", "length", "reserved", "values")
-
-    def __init__(self, keys: Tensor, values: Tensor, reserved: int = 0) -> None:
-        self.keys, self.values, self.length, self.reserved = keys, values, keys.shape[2], reserved
-
-    def filled(self) -> tuple[Tensor, Tensor]:
-        """Views of the part in use; the buffers themselves when all of them is."""
-        if self.length == self.keys.shape[2]:  # export knows tensors by who they are: two views would be two
-            return self.keys, self.values
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds tokens and returns views of all of them."""
-        if self._must_copy(key):
-            keys, values = self.filled()
-            self.keys, self.values = torch.cat((keys, key), 2), torch.cat((values, value), 2)
-            self.length = self.keys.shape[2]
-            return self.keys, self.values
-        end = self.length + key.shape[2]
-        if end > self.keys.shape[2] or self.keys.is_inference() != torch.is_inference_mode_enabled():
-            room = self.reserved if end <= self.reserved else end + max(BLOCK, end // 2)
-            self.keys = _enlarged(self.keys, self.length, room)
-            self.values = _enlarged(self.values, self.length, room)
-        self.keys[:, :, self.length : end] = key
-        self.values[:, :, self.length : end] = value
-        self.length = end
-        return self.filled()
-
-    def _must_copy(self, key: Tensor) -> bool:
-        # A backward pass needs the old buffer as it was, and a recorded graph should not depend on its spare room.
-        tracked = torch.is_grad_enabled() and (key.requires_grad or self.keys.requires_grad)
-        return tracked or torch.compiler.is_compiling()
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> None:
-        self.keys, self.values = function(self.keys), function(self.values)
-
-
-def _enlarged(buffer: Tensor, length: int, room: int) -> Tensor:
-    larger = buffer.new_empty(*buffer.shape[:2], room, buffer.shape[3])
-    larger[:, :, :length] = buffer[:, :, :length]
-    return larger
-
-
-class KVCache:
-    """Keys and values that grow with the sequence. The first tokens are kept as they come, without a copy; growth
-    leaves room for more, so that adding n tokens one by one copies O(n) of them and not O(n²).
-
-    What `update` and indexing return are views: they stay right while tokens are added, not after `crop`.
-
-    Args:
-        layers: `(key, value)` per layer to begin with.
-    """
-
-    preallocated = False
-
-    def __init__(self, layers: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
-        self._layers = [_Layer(*pair) for pair in layers]
-        self._reserved = 0
-
-    def reserve(self, max_length: int) -> None:
-        """Makes the next growth of each layer the last until there are more than `max_length` tokens."""
-        self._reserved = max_length
-        for layer in self._layers:
-            layer.reserved = max_length
-
-    def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Adds the keys and values of new tokens to one layer and returns all that attention is to see.
-
-        `positions` is there for preallocated caches; this one adds at the end.
-        """
-        if layer < len(self._layers):
-            return self._layers[layer].append(key, value)
-        if layer > len(self._layers):
-            raise IndexError(f"layer {layer} of a cache that has {len(self._layers)} layers: earlier ones come first")
-        self._layers.append(_Layer(key, value, self._reserved))
-        return key, value
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        """Number of tokens held by `layer`; 0 if it holds none yet."""
-        return self._layers[layer].length if layer < len(self._layers) else 0
-
-    def key_length(self, num_new: int) -> int:
-        """Number of keys that `update` will return after `num_new` more tokens."""
-        return self.get_seq_length() + num_new
-
-    def crop(self, max_length: int) -> None:
-        """Forgets all but the first `max_length` tokens; if it is negative, the last `-max_length` ones."""
-        for layer in self._layers:
-            keep = layer.length + max_length if max_length < 0 else max_length
-            layer.length = max(0, min(layer.length, keep))
-
-    def reorder(self, beam_idx: Tensor) -> None:
-        """Row `i` becomes what row `beam_idx[i]` was: beams that go on from one another."""
-        for layer in self._layers:
-            layer.map(lambda buffer: buffer.index_select(0, beam_idx.to(buffer.device)))
-
-    reorder_cache = reorder
-    batch_select_indices = reorder
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row becomes `repeats` rows."""
-        for layer in self._layers:
-            layer.map(lambda buffer: buffer.repeat_interleave(repeats, 0))
-
-    def to_legacy(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """A tuple of `(key, value)` per layer."""
-        return tuple(self)
-
-    @classmethod
-    def from_legacy(cls, layers: Iterable[tuple[Tensor, Tensor]] | None) -> KVCache:
-        """A cache that begins with these tensors. They are never written to."""
-        return cls(layers or ())
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def __getitem__(self, layer: int) -> tuple[Tensor, Tensor]:
-        return self._layers[layer].filled()
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (layer.filled() for layer in self._layers)
-
-
-class StaticKVCache:
+class StaticKVCache(Cache):
     """Keys and values in buffers of full length from the start: shapes never change, so a compiled step is compiled
     once. Attention sees the whole buffers, and the mask hides what is unused.
 
     Args:
         num_layers: layers of the decoder.
-        batch: rows.
+        batch: rows; like the two that follow it may be left to the first tokens, which then make the buffers.
         num_heads: heads of the keys.
         max_length: tokens there is room for.
         head_dim: size of a head.
@@ -172,22 +47,38 @@ class StaticKVCache:
     def __init__(
         self,
         num_layers: int,
-        batch: int,
-        num_heads: int,
-        max_length: int,
-        head_dim: int,
+        batch: int | None = None,
+        num_heads: int | None = None,
+        max_length: int = 0,
+        head_dim: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
-        shape = (batch, num_heads, max_length, head_dim)
         self.max_length = max_length
-        self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self._num_layers = num_layers
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
         # A tensor, because a Python number that changes at every step would be a new graph at every step.
         self._lengths = torch.zeros(num_layers, dtype=torch.int64, device=device)
+        if batch is not None and num_heads is not None and head_dim is not None:
+            for _ in range(num_layers):
+                self._allocate(torch.empty(batch, num_heads, 0, head_dim, dtype=dtype, device=device))
+
+    def _allocate(self, like: Tensor) -> None:
+        shape = (*like.shape[:2], self.max_length, like.shape[3])
+        self._keys.append(like.new_zeros(shape))
+        self._values.append(like.new_zeros(shape))
+
+    def buffers(self) -> tuple[Tensor, ...]:
+        """All tensors that it holds."""
+        return (*self._keys, *self._values, self._lengths)
 
     def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Writes new tokens at `positions` `(new,)`, by default after the last ones, and returns the whole buffers."""
+        layer, key, value, positions = in_our_order(layer, key, value, positions)
+        if layer == len(self._keys):
+            self._allocate(key)
+            self._lengths = self._lengths.to(key.device)
         if positions is None:
             start = self.get_seq_length(layer)
             if start + key.shape[2] > self.max_length:
@@ -202,7 +93,7 @@ class StaticKVCache:
         """Number of tokens held. It is read back from the device: a compiled step passes `cache_position` instead."""
         return int(self._lengths[layer])
 
-    def key_length(self, num_new: int) -> int:
+    def key_length(self, num_new: int, window: int | None = None) -> int:
         """Number of keys that `update` returns: always the full length."""
         return self.max_length
 
@@ -220,20 +111,28 @@ class StaticKVCache:
         for buffer in (*self._keys, *self._values):
             buffer.copy_(buffer.index_select(0, beam_idx.to(buffer.device)))
 
-    reorder_cache = reorder
+    def batch_select_indices(self, rows: Tensor) -> None:
+        """Row `i` becomes what row `rows[i]` was; there may be fewer or more rows than before."""
+        self._keys = [buffer.index_select(0, rows.to(buffer.device)) for buffer in self._keys]
+        self._values = [buffer.index_select(0, rows.to(buffer.device)) for buffer in self._values]
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row becomes `repeats` rows."""
+        self._keys = [buffer.repeat_interleave(repeats, 0) for buffer in self._keys]
+        self._values = [buffer.repeat_interleave(repeats, 0) for buffer in self._values]
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self._num_layers
 
     def __getitem__(self, layer: int) -> tuple[Tensor, Tensor]:
         length = self.get_seq_length(layer)
         return self._keys[layer][:, :, :length], self._values[layer][:, :, :length]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (self[layer] for layer in range(len(self)))
+        return (self[layer] for layer in range(len(self._keys)))
 
 
-class EncoderDecoderKVCache:
+class EncoderDecoderKVCache(Cache):
     """The cache of a decoder that attends to itself and to an encoder; the encoder's keys are computed once.
 
     Args:
@@ -241,22 +140,22 @@ class EncoderDecoderKVCache:
         cross_attention: cache of the encoder's.
     """
 
-    def __init__(self, self_attention: KVCache | None = None, cross_attention: KVCache | None = None) -> None:
+    def __init__(self, self_attention: Any = None, cross_attention: KVCache | None = None) -> None:
         self.self_attention = KVCache() if self_attention is None else self_attention
         self.cross_attention = KVCache() if cross_attention is None else cross_attention
 
     @property
     def preallocated(self) -> bool:
         """Whether the decoder's own part has its full length from the start."""
-        return self.self_attention.preallocated
+        return bool(self.self_attention.preallocated)
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Number of decoder tokens held."""
-        return self.self_attention.get_seq_length(layer)
+        return int(self.self_attention.get_seq_length(layer))
 
-    def key_length(self, num_new: int) -> int:
+    def key_length(self, num_new: int, window: int | None = None) -> int:
         """Number of keys self-attention will see after `num_new` more tokens."""
-        return self.self_attention.key_length(num_new)
+        return int(self.self_attention.key_length(num_new, window))
 
     def reserve(self, max_length: int) -> None:
         """Makes room for decoder tokens, as `KVCache.reserve` does."""
@@ -272,8 +171,10 @@ class EncoderDecoderKVCache:
         self.self_attention.reorder(beam_idx)
         self.cross_attention.reorder(beam_idx)
 
-    reorder_cache = reorder
-    batch_select_indices = reorder
+    def batch_select_indices(self, rows: Tensor) -> None:
+        """Row `i` becomes what row `rows[i]` was; there may be fewer or more rows than before."""
+        self.self_attention.batch_select_indices(rows)
+        self.cross_attention.batch_select_indices(rows)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row becomes `repeats` rows."""

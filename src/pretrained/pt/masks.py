@@ -130,10 +130,13 @@ def causal_over(
 ) -> tuple[Tensor | None, bool]:
     """`causal` for new tokens `states` `(batch, new, hidden)` at `cache_position` `(new,)` of a cache, or of none."""
     num_new = states.shape[1]
+    key_length = num_new if cache is None else cache.key_length(num_new, window)
+    if window is not None and attention_mask is not None and attention_mask.dim() == 2:
+        attention_mask = attention_mask[:, -key_length:]  # a sliding cache has forgotten what came before
     return causal(
         attention_mask,
         query_length=num_new,
-        key_length=num_new if cache is None else cache.key_length(num_new),
+        key_length=key_length,
         dtype=states.dtype,
         device=states.device,
         positions=cache_position if cache is not None and cache.preallocated else None,

@@ -20,14 +20,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Args:
         x: queries or keys.
         cos: `(batch or 1, seq, dim)`; with `dim < head_dim` the last channels stay as they are.
-        sin: of the same shape.
+        sin: of the same shape, its first half negated: so the halves need only be swapped.
     """
     cos, sin = cos[:, None], sin[:, None]
     dim = cos.shape[-1]
+    if dim == x.shape[-1]:
+        return torch.addcmul(x * cos, x.roll(dim // 2, -1), sin)
     turning = x[..., :dim]
-    first, second = turning.chunk(2, -1)
-    turned = turning * cos + torch.cat((-second, first), -1) * sin
-    return turned if dim == x.shape[-1] else torch.cat((turned, x[..., dim:]), -1)
+    turned = torch.addcmul(turning * cos, turning.roll(dim // 2, -1), sin)
+    return torch.cat((turned, x[..., dim:]), -1)
 
 
 class RotaryEmbedding(DerivedBuffers):
@@ -73,8 +74,10 @@ class RotaryEmbedding(DerivedBuffers):
 
     @torch.no_grad()
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, each `(batch or 1, seq, dim)` in `dtype`, of `position_ids` `(batch or 1, seq)`."""
+        """Cosine and sine, each `(batch or 1, seq, dim)` in `dtype`, of `position_ids` `(batch or 1, seq)`.
+
+        The first half of the sine is negated, as `rotate` takes it.
+        """
         angles = position_ids[..., None].float() * self._inv_freq_for(position_ids)
-        angles = torch.cat((angles, angles), -1)
         cos, sin = angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
-        return cos.to(dtype), sin.to(dtype)
+        return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)

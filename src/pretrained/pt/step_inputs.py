@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .kv_cache import as_cache
+
 __all__ = ["new_ids", "step_inputs"]
 
 
@@ -42,7 +44,7 @@ def step_inputs(
         next_sequence_length: how many of `input_ids` are new; by default those after what the cache holds.
         kwargs: passed on.
     """
-    past = 0 if past_key_values is None else past_key_values.get_seq_length()
+    past = 0 if past_key_values is None else as_cache(past_key_values).get_seq_length()
     inputs: dict[str, Any] = {"past_key_values": past_key_values, "attention_mask": attention_mask, **kwargs}
     if inputs_embeds is not None and not past:
         inputs["inputs_embeds"], num_new = inputs_embeds, inputs_embeds.shape[1]

@@ -30,10 +30,10 @@ from ..disk import Extent, read_extents
 from ..files import HEAD, open_regular, place, read_up_to, recognise, stamp_of
 from ..tensors import Entry, FileStamp
 from ..windows import numpy_dtype
-from .gguf_header import GgufFlawError, Raw, Skipped, read_head
+from .gguf_header import GgufFlawError, Raw, Skipped, read_head, read_values
 from .gguf_names import check_heads
 
-__all__ = ["GgufFile", "open_gguf", "read_gguf"]
+__all__ = ["GgufFile", "open_gguf", "read_gguf", "read_vocabulary"]
 
 _MAGIC = b"GGUF"
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -242,6 +242,22 @@ def read_gguf(path: PathLike) -> GgufFile:
     metadata = {key: _text(value) for key, value in head.fields.items()}
     metadata["tensor_types"] = ", ".join(f"{count} {name}" for name, count in kinds.most_common())
     return GgufFile(file, head.entries, {**metadata, "format": "gguf"}, stamp, head.fields, head.raw)
+
+
+def read_vocabulary(path: PathLike) -> dict[str, Any]:
+    """What a GGUF says of its tokenizer, by the keys that begin with "tokenizer.": tokens, merges, a chat template.
+
+    Raises:
+        As `read_gguf`.
+    """
+    file = read_gguf(path).path
+    fd = open_regular(file)
+    try:
+        return read_values(fd, stamp_of(fd).size, "tokenizer.")
+    except GgufFlawError as flaw:
+        raise _located(flaw, file) from None
+    finally:
+        os.close(fd)
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,17 @@ from ..files import read_up_to
 from ..tensors import Entry, count_elements, num_bytes
 from .gguf_types import TYPES, Blocks
 
-__all__ = ["MAX_ITEMS", "MAX_KEYS", "MAX_TENSORS", "GgufFlawError", "Head", "Raw", "Skipped", "read_head"]
+__all__ = [
+    "MAX_ITEMS",
+    "MAX_KEYS",
+    "MAX_TENSORS",
+    "GgufFlawError",
+    "Head",
+    "Raw",
+    "Skipped",
+    "read_head",
+    "read_values",
+]
 
 MAX_KEYS = 16_384
 MAX_TENSORS = 100_000
@@ -198,6 +208,36 @@ def _read_fields(cursor: _Cursor, count: int) -> dict[str, Any]:
             flaw.key = key
             raise
     return fields
+
+
+def read_values(fd: int, size: int, prefix: str) -> dict[str, Any]:
+    """The metadata whose keys begin with `prefix`, whole, of an open file whose head `read_head` has read."""
+    cursor = _Cursor(fd, size)
+    cursor.skip(16)
+    count, budget, found = cursor.number(_U64), [MAX_ITEMS], {}
+    for _ in range(min(count, MAX_KEYS)):
+        key, kind = cursor.name("a metadata key"), cursor.number(_U32)
+        if key.startswith(prefix):
+            found[key] = _read_whole(cursor, kind)
+        else:
+            _read_value(cursor, kind, budget)
+    return found
+
+
+def _read_whole(cursor: _Cursor, kind: int) -> Any:
+    """A value of the metadata however long it is; arrays of arrays are left out."""
+    if kind == _STRING:
+        length = cursor.number(_U64)
+        return cursor.take(length).decode("utf-8", "replace")
+    if kind != _ARRAY:
+        return _read_value(cursor, kind, [MAX_ITEMS])
+    kind, count = _read_array_head(cursor)
+    if kind == _STRING:
+        return [_read_whole(cursor, _STRING) for _ in range(count)]
+    if kind == _ARRAY:
+        _skip_array(cursor, kind, count, [MAX_ITEMS], 1)
+        return Skipped(count, "arrays")
+    return list(struct.unpack(f"<{count}{_CODES[kind]}", cursor.take(count * _NUMBERS[kind].size)))
 
 
 def _read_value(cursor: _Cursor, kind: int, budget: list[int]) -> Any:

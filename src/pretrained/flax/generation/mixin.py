@@ -17,18 +17,21 @@ __all__ = ["FlaxGenerationMixin"]
 class FlaxGenerationMixin:
     """Generation for a model whose module returns `logits` `(batch, seq, vocab)` and takes `past_key_values`."""
 
-    _generates: ClassVar[bool] = False
+    module_class: ClassVar[Any]
     config: Any
     dtype: Any
 
     @classmethod
     def can_generate(cls) -> bool:
-        """Whether the class generates sequences."""
-        return cls._generates
+        """Whether the class generates sequences: its module says so by `generates = True`."""
+        return bool(getattr(cls.module_class, "generates", False))
 
     @classmethod
     def _empty_cache(cls, module: Any, size: tuple[int, int], dtype: Any, inputs: Mapping[str, Any]) -> KVCache:
         """A cache for `size` (rows, tokens), without tokens; a class whose layers differ overrides it."""
+        if "encoder_outputs" in inputs:
+            cache: KVCache = module.init_cache(*size, inputs["encoder_outputs"])
+            return cache
         return empty_cache(module.config, size, dtype)
 
     @classmethod

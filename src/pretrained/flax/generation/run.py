@@ -162,7 +162,7 @@ def _inputs_of(
             logger.warning("a row ends in padding, which a decoder would go on from: pad on the left")
         return ids, mask, constant, ids
     encoded = model.encode(*_padded_right(ids, mask), params=params)
-    inputs = {"encoder_hidden_states": encoded.last_hidden_state, "encoder_attention_mask": _padded_right(ids, mask)[1]}
+    inputs = {"encoder_outputs": (encoded.last_hidden_state,), "encoder_attention_mask": _padded_right(ids, mask)[1]}
     start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
     given = rest.get("decoder_input_ids")
     if given is None:

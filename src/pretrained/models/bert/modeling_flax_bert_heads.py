@@ -178,7 +178,6 @@ class FlaxBertForCausalLM(_WithTokenHead):
     """BERT as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
     module_class = FlaxBertForCausalLMModule
-    _generates = True
 
 
 class FlaxBertForNextSentencePrediction(FlaxBertPreTrainedModel):

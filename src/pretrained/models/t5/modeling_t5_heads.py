@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ...pt import losses
 from ...pt.generation.mixin import GenerationMixin
+from ...pt.kv_cache import as_cache
 from ...pt.outputs import Seq2SeqLMOutput
 from ...pt.step_inputs import new_ids
 from .configuration_t5 import T5Config
@@ -103,6 +104,6 @@ class T5ForConditionalGeneration(T5EncoderDecoder, GenerationMixin):
     ) -> dict[str, Any]:
         """The inputs of one step of generation: of the decoder's `input_ids` `(batch, seq)` what the cache does not
         hold yet. What the encoder made, and masks, come in `kwargs` and are passed on."""
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        past = 0 if past_key_values is None else as_cache(past_key_values, crossed=True).get_seq_length()
         ids = new_ids(input_ids, past, next_sequence_length)
         return {"decoder_input_ids": ids, "past_key_values": past_key_values, **kwargs}

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from ...errors import InvalidOptionError, OptionError
 from ...generation.config import GenerationConfig, GenerationMode
+from ..kv_cache import StaticKVCache
 from .assisted import assisted_decoding
 from .beams import beam_search
 from .caches import make_cache
 from .calls import Call
+from .compiled import CompiledStep, cache_room, compiled_step
 from .contrastive import contrastive_search
 from .group_beams import group_beam_search
 from .logits import id_tensor
-from .prepare import model_inputs, set_lengths, settings_for
+from .prepare import Lengths, model_inputs, set_lengths, settings_for
 from .processors import Prompt, criteria_for, processors_for
 from .record import Record
 from .sampling import decode
@@ -67,40 +69,82 @@ def generate(
         )
     config, kwargs, extras, lengths = settings_for(model, generation_config, keywords)
     mode = config.get_generation_mode(assistant)
+    if extras.get("compile"):
+        _settle_compiled(config, mode, kwargs)
     _refuse_unsupported(config, mode, streamer, extras)
     keeps = bool(config.return_dict_in_generate) or kwargs.get("past_key_values") is not None
-    with torch.no_grad() if keeps or model.hf_quantizer is not None else torch.inference_mode():
-        eos = None if config.eos_token_id is None else id_tensor("eos_token_id", config.eos_token_id, model.device)
-        ids, kwargs, encoder_ids = model_inputs(model, inputs, kwargs, config, eos)
-        embeds = kwargs.get("inputs_embeds")
-        set_lengths(config, lengths, ids.shape[1], model, 0 if embeds is None else embeds.shape[1] - ids.shape[1])
-        mask = kwargs.get("decoder_attention_mask" if model.config.is_encoder_decoder else "attention_mask")
-        prompt = Prompt(ids.shape[1], mask, encoder_ids, *negative)
-        copies = max(config.num_beams, config.num_return_sequences)
-        if "past_key_values" not in kwargs and config.use_cache:
-            kwargs["past_key_values"] = make_cache(model, config, ids, embeds)
-        prompt = prompt._replace(mask=None if mask is None else mask.repeat_interleave(copies, 0))
-        record = Record(config, kwargs.get("encoder_outputs"))
-        wanted = {n: True for n in ("output_attentions", "output_hidden_states") if getattr(config, n)}
-        call = Call(
-            model,
-            config,
-            ids,
-            Steps(model, kwargs, config.max_length, config.use_cache, wanted if record.is_wanted else {}),
-            processors_for(model, config, prompt, eos, prefix_fn, processors, ids.device),
-            criteria_for(model, config, eos, extras.get("tokenizer"), criteria),
-            record,
-            eos,
-            config.pad_token_id if config.pad_token_id is not None else None if eos is None else int(eos[0]),
-            copies,
-            streamer,
-            extras.get("generator"),
-            extras | {"assistant": assistant, "encoder_ids": encoder_ids},
-        )
+    step = compiled_step(model) if extras.get("compile") else None
+    outlives = keeps or step is not None or model.hf_quantizer is not None
+    with torch.no_grad() if outlives else torch.inference_mode():
+        extras["assistant"] = assistant
+        call = _call(model, config, inputs, kwargs, lengths, extras, step, (prefix_fn, processors, criteria, negative))
+        call.streamer = streamer
         if streamer is not None:
-            streamer.put(ids.cpu())
+            streamer.put(call.ids.cpu())
         result = _WAYS[mode](call)
-    return result if keeps else result.clone()
+        if step is not None and not keeps and isinstance(call.steps.cache, StaticKVCache):
+            step.give(len(call.ids) * call.num_copies, call.steps.cache.max_length, call.steps.cache)
+    return result if outlives else result.clone()
+
+
+def _call(
+    model: Any,
+    config: GenerationConfig,
+    inputs: Tensor | None,
+    kwargs: dict[str, Any],
+    lengths: Lengths,
+    extras: dict[str, Any],
+    step: CompiledStep | None,
+    given: tuple[Any, list[Any], list[Any], tuple[Tensor | None, Tensor | None]],
+) -> Call:
+    """All that a way to decode is given. `given`: a function of prefixes, processors, criteria, what is not wanted."""
+    prefix_fn, processors, criteria, negative = given
+    eos = None if config.eos_token_id is None else id_tensor("eos_token_id", config.eos_token_id, model.device)
+    ids, kwargs, encoder_ids = model_inputs(model, inputs, kwargs, config, eos)
+    embeds, copies = kwargs.get("inputs_embeds"), max(config.num_beams, config.num_return_sequences)
+    embedded = 0 if embeds is None else embeds.shape[1] - ids.shape[1]
+    set_lengths(config, lengths, ids.shape[1], model, embedded)
+    mask = kwargs.get("decoder_attention_mask" if model.config.is_encoder_decoder else "attention_mask")
+    if "past_key_values" not in kwargs and config.use_cache:
+        room = config.max_length + max(0, embedded)
+        kwargs["past_key_values"] = _cache_for(model, config, room, len(ids) * copies, step)
+    prompt = Prompt(ids.shape[1], None if mask is None else mask.repeat_interleave(copies, 0), encoder_ids, *negative)
+    record = Record(config, kwargs.get("encoder_outputs"))
+    wanted = {n: True for n in ("output_attentions", "output_hidden_states") if record.is_wanted and getattr(config, n)}
+    pad = config.pad_token_id
+    return Call(
+        model=model,
+        config=config,
+        ids=ids,
+        steps=Steps(model, kwargs, config.max_length, config.use_cache, wanted, step.one_call() if step else None),
+        processors=processors_for(model, config, prompt, eos, prefix_fn, processors, ids.device),
+        criteria=criteria_for(model, config, eos, extras.get("tokenizer"), criteria),
+        record=record,
+        eos=eos,
+        pad_id=int(eos[0]) if pad is None and eos is not None else pad,
+        num_copies=copies,
+        generator=extras.get("generator"),
+        extra={**extras, "encoder_ids": encoder_ids},
+    )
+
+
+def _cache_for(model: Any, config: GenerationConfig, room: int, rows: int, step: CompiledStep | None) -> Any:
+    """The cache of a call; with a compiled step that of an earlier one, if its shape is the same."""
+    if step is None:
+        return make_cache(model, config, room)
+    room = cache_room(room)
+    return step.take(rows, room, lambda: make_cache(model, config, room))
+
+
+def _settle_compiled(config: GenerationConfig, mode: GenerationMode, kwargs: Mapping[str, Any]) -> None:
+    """A compiled step has a static cache, and one new token for each row."""
+    if mode in (GenerationMode.ASSISTED_GENERATION, GenerationMode.CONTRASTIVE_SEARCH) or not config.use_cache:
+        what = mode.value if config.use_cache else "use_cache=False"
+        raise InvalidOptionError(f"compile=True has one new token a step and a cache: not with {what}", key="compile")
+    held = kwargs.get("past_key_values")
+    if config.cache_implementation not in (None, "static") or (held is not None and not held.preallocated):
+        raise InvalidOptionError("compile=True needs a static cache: shapes may not change", key="compile")
+    config.cache_implementation = "static"
 
 
 def _refuse_unsupported(

@@ -22,6 +22,9 @@ _GROWING: dict[str, Callable[[Tensor], Tensor]] = {
     "decoder_position_ids": lambda last: last + 1,
 }
 
+# What a step is given of a tensor that holds it for all steps.
+_VIEWS = frozenset({"input_ids", "decoder_input_ids", "position_ids", "token_type_ids", "cache_position"})
+
 
 def accepted_names(function: Callable[..., Any]) -> set[str]:
     """Names of the parameters of a function, `*` and `**` ones left out."""
@@ -77,12 +80,19 @@ class Steps:
         max_length: tokens that the cache is to have room for.
         use_cache: whether there is one.
         wanted: what forward is asked to return too.
+        compiled: runs the steps after the prompt in place of the model; the cache is a static one then.
     """
 
     def __init__(
-        self, model: Any, kwargs: Mapping[str, Any], max_length: int, use_cache: bool, wanted: Mapping[str, bool]
+        self,
+        model: Any,
+        kwargs: Mapping[str, Any],
+        max_length: int,
+        use_cache: bool,
+        wanted: Mapping[str, bool],
+        compiled: Callable[[dict[str, Any]], Any] | None = None,
     ) -> None:
-        self.model, self.max_length, self.use_cache = model, max_length, use_cache
+        self.model, self.max_length, self.use_cache, self._compiled = model, max_length, use_cache, compiled
         self.is_crossed = model.config.is_encoder_decoder
         self.kwargs = {k: v for k, v in kwargs.items() if v is not None} | dict(wanted) | {"use_cache": use_cache}
         self.cache = self.kwargs.pop("past_key_values", None)
@@ -167,16 +177,32 @@ class Steps:
 
     def _run(self, ids: Tensor, num_logits: int) -> Any:
         total = ids.shape[1] + self.offset
+        is_fixed = self._compiled is not None and self.seen > 0 and total - self.seen == 1
         inputs = self.model.prepare_inputs_for_generation(ids, **self._arguments(total))
         if self._keep is not None:
             inputs.setdefault(self._keep, num_logits)
         if "attention_mask" in inputs and inputs["attention_mask"] is None:
             del inputs["attention_mask"]
-        outputs = self.model(**inputs, return_dict=True)
+        inputs["return_dict"] = True
+        if is_fixed and self._compiled is not None:
+            outputs = self._compiled(self._fixed(inputs))
+        else:
+            outputs = self.model(**inputs)
         if self.use_cache:
             self.cache = outputs.get("past_key_values")
             self.seen = total if self.cache is not None else 0
         return outputs
+
+    def _fixed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs with shapes that are the same at every step."""
+        if self._mask is not None:
+            room = self.cache.key_length(1)
+            whole = torch.nn.functional.pad(self._mask, (0, max(0, room - self._mask.shape[1])))
+            inputs[self._mask_name] = self._mask = whole[:, :room]
+        # A view of something longer has other strides and another address at each step.
+        for name in _VIEWS & inputs.keys():
+            inputs[name] = inputs[name].clone(memory_format=torch.contiguous_format)
+        return inputs
 
     def _arguments(self, total: int) -> dict[str, Any]:
         given = dict(self.kwargs)
