@@ -10,8 +10,8 @@ from .auto.classes import (
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
     AutoModelForAudioXVector,
-    AutoModelForCausalLM,
     AutoModelForCTC,
+    AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedImageModeling,
     AutoModelForMaskedLM,
@@ -25,8 +25,8 @@ from .auto.classes import (
 )
 from .auto.flax_classes import (
     FlaxAutoModel,
-    FlaxAutoModelForCausalLM,
     FlaxAutoModelForCTC,
+    FlaxAutoModelForCausalLM,
     FlaxAutoModelForImageClassification,
     FlaxAutoModelForMaskedLM,
     FlaxAutoModelForMultipleChoice,
@@ -62,9 +62,9 @@ from .errors import (
     WeightsFormatError,
 )
 from .flax.generation.logits import (
+    FlaxForceTokensLogitsProcessor,
     FlaxForcedBOSTokenLogitsProcessor,
     FlaxForcedEOSTokenLogitsProcessor,
-    FlaxForceTokensLogitsProcessor,
     FlaxLogitsProcessor,
     FlaxLogitsProcessorList,
     FlaxLogitsWarper,
@@ -458,9 +458,9 @@ from .pt.generation.stopping import (
     EosTokenCriteria,
     MaxLengthCriteria,
     MaxTimeCriteria,
+    StopStringCriteria,
     StoppingCriteria,
     StoppingCriteriaList,
-    StopStringCriteria,
 )
 from .pt.generation.streamers import (
     AsyncTextIteratorStreamer,

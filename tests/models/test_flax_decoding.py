@@ -118,17 +118,6 @@ def test_heads_of_a_group_go_together(case):
 
 
 @each
-def test_generated_sequences_are_those_of_torch(case):
-    ids = text(6)
-    ids[0, :3] = case.shared.config.pad_token_id
-    mask = (ids != case.shared.config.pad_token_id).astype(int)
-    settings = {"max_new_tokens": 6, "eos_token_id": None, "pad_token_id": case.shared.config.pad_token_id}
-    expected = case.torch.shared.generate(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), **settings)
-    found = case.shared.generate(ids, attention_mask=mask, trace=False, **settings).sequences
-    assert found.tolist() == expected.tolist()
-
-
-@each
 def test_what_makes_no_sense_is_refused(case):
     ids = text()
     with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):

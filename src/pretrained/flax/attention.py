@@ -120,7 +120,8 @@ def attend(
         ConfigError: no attention function has this name.
     """
     if keep is not None and jnp.issubdtype(keep.dtype, jnp.floating):
-        keep, bias = None, keep if bias is None else keep + bias
+        bias = keep if bias is None else keep + bias
+        keep = None
     name = name or "eager"
     if name not in ATTENTION:
         raise unknown_name("attn_implementation", name, ATTENTION)

@@ -72,6 +72,7 @@ class FlaxGPT2DoubleHeadsModule(LMHead):
     """GPT-2 with next-token logits and a logit for each of several continuations."""
 
     inputs_like, base_name = FlaxGPT2Module, "transformer"
+    generates = True
 
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__(config)
@@ -135,7 +136,6 @@ class _WithTokenHead(FlaxGPT2PreTrainedModel):
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
     _output_embeddings = "lm_head.weight"
-    _generates = True
 
 
 class FlaxGPT2LMHeadModel(_WithTokenHead):

@@ -68,7 +68,6 @@ class FlaxLlamaForCausalLM(FlaxLlamaPreTrainedModel):
     module_class = FlaxLlamaForCausalLMModule
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _output_embeddings = "lm_head.weight"
-    _generates = True
 
 
 class FlaxLlamaForSequenceClassification(FlaxLlamaPreTrainedModel):

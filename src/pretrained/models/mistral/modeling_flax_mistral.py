@@ -76,7 +76,6 @@ class FlaxMistralForCausalLM(FlaxMistralPreTrainedModel):
     module_class = FlaxMistralForCausalLMModule
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _output_embeddings = "lm_head.weight"
-    _generates = True
 
 
 class FlaxMistralForSequenceClassification(FlaxMistralPreTrainedModel):

@@ -78,7 +78,6 @@ class FlaxQwen2ForCausalLM(FlaxQwen2PreTrainedModel):
     module_class = FlaxQwen2ForCausalLMModule
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _output_embeddings = "lm_head.weight"
-    _generates = True
 
 
 class FlaxQwen2ForSequenceClassification(FlaxQwen2PreTrainedModel):

@@ -79,7 +79,6 @@ class FlaxQwen3ForCausalLM(FlaxQwen3PreTrainedModel):
     module_class = FlaxQwen3ForCausalLMModule
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _output_embeddings = "lm_head.weight"
-    _generates = True
 
 
 class FlaxQwen3ForSequenceClassification(FlaxQwen3PreTrainedModel):

@@ -151,7 +151,6 @@ class FlaxRobertaForCausalLM(_WithTokenHead):
     """RoBERTa as a decoder with next-token logits; the config should say `is_decoder=True`."""
 
     module_class = FlaxRobertaForCausalLMModule
-    _generates = True
 
     @classmethod
     def _first_position(cls, config: RobertaConfig) -> int:
