@@ -148,6 +148,17 @@ from .models.distilbert.modeling_distilbert_heads import (
     DistilBertForSequenceClassification,
     DistilBertForTokenClassification,
 )
+from .models.distilbert.modeling_flax_distilbert import (
+    FlaxDistilBertModel,
+    FlaxDistilBertPreTrainedModel,
+)
+from .models.distilbert.modeling_flax_distilbert_heads import (
+    FlaxDistilBertForMaskedLM,
+    FlaxDistilBertForMultipleChoice,
+    FlaxDistilBertForQuestionAnswering,
+    FlaxDistilBertForSequenceClassification,
+    FlaxDistilBertForTokenClassification,
+)
 from .models.gemma.configuration_gemma import (
     GemmaConfig,
 )
@@ -329,6 +340,27 @@ from .models.qwen3_moe.modeling_qwen3_moe_tasks import (
 from .models.roberta.configuration_roberta import (
     RobertaConfig,
     XLMRobertaConfig,
+)
+from .models.roberta.modeling_flax_roberta import (
+    FlaxRobertaModel,
+    FlaxRobertaPreTrainedModel,
+)
+from .models.roberta.modeling_flax_roberta_heads import (
+    FlaxRobertaForCausalLM,
+    FlaxRobertaForMaskedLM,
+    FlaxRobertaForMultipleChoice,
+    FlaxRobertaForQuestionAnswering,
+    FlaxRobertaForSequenceClassification,
+    FlaxRobertaForTokenClassification,
+)
+from .models.roberta.modeling_flax_xlm_roberta import (
+    FlaxXLMRobertaForCausalLM,
+    FlaxXLMRobertaForMaskedLM,
+    FlaxXLMRobertaForMultipleChoice,
+    FlaxXLMRobertaForQuestionAnswering,
+    FlaxXLMRobertaForSequenceClassification,
+    FlaxXLMRobertaForTokenClassification,
+    FlaxXLMRobertaModel,
 )
 from .models.roberta.modeling_roberta import (
     RobertaModel,
@@ -586,6 +618,13 @@ __all__ = [
     "FlaxBertForTokenClassification",
     "FlaxBertModel",
     "FlaxBertPreTrainedModel",
+    "FlaxDistilBertForMaskedLM",
+    "FlaxDistilBertForMultipleChoice",
+    "FlaxDistilBertForQuestionAnswering",
+    "FlaxDistilBertForSequenceClassification",
+    "FlaxDistilBertForTokenClassification",
+    "FlaxDistilBertModel",
+    "FlaxDistilBertPreTrainedModel",
     "FlaxForceTokensLogitsProcessor",
     "FlaxForcedBOSTokenLogitsProcessor",
     "FlaxForcedEOSTokenLogitsProcessor",
@@ -627,12 +666,27 @@ __all__ = [
     "FlaxQwen3ForTokenClassification",
     "FlaxQwen3Model",
     "FlaxQwen3PreTrainedModel",
+    "FlaxRobertaForCausalLM",
+    "FlaxRobertaForMaskedLM",
+    "FlaxRobertaForMultipleChoice",
+    "FlaxRobertaForQuestionAnswering",
+    "FlaxRobertaForSequenceClassification",
+    "FlaxRobertaForTokenClassification",
+    "FlaxRobertaModel",
+    "FlaxRobertaPreTrainedModel",
     "FlaxSampleOutput",
     "FlaxSuppressTokensAtBeginLogitsProcessor",
     "FlaxSuppressTokensLogitsProcessor",
     "FlaxTemperatureLogitsWarper",
     "FlaxTopKLogitsWarper",
     "FlaxTopPLogitsWarper",
+    "FlaxXLMRobertaForCausalLM",
+    "FlaxXLMRobertaForMaskedLM",
+    "FlaxXLMRobertaForMultipleChoice",
+    "FlaxXLMRobertaForQuestionAnswering",
+    "FlaxXLMRobertaForSequenceClassification",
+    "FlaxXLMRobertaForTokenClassification",
+    "FlaxXLMRobertaModel",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",

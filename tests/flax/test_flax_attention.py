@@ -46,6 +46,21 @@ def test_all_ways_are_torchs_eager(name: str, groups: int, with_bias: bool) -> N
     np.testing.assert_allclose(np.asarray(out)[seen], wanted.transpose(1, 2).numpy()[seen], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", sorted(attention.ATTENTION))
+def test_a_floating_mask_is_added(name: str) -> None:
+    query, key, value = arrays()
+    added = RNG.normal(size=(2, 1, 5, 5)).astype(np.float32)
+    added[:, :, :, 3] = np.finfo(np.float32).min
+    mask, bias = masks.bidirectional(jnp.asarray(added)), RNG.normal(size=(1, 4, 5, 5)).astype(np.float32)
+    assert masks.causal(jnp.asarray(added), 5, 5) is not None and mask is not None and mask.dtype == jnp.float32
+    for extra in (None, bias):
+        out, _ = attention.attend(name, query, key, value, mask, scale=0.3, bias=extra)
+        wanted, _ = torch_attention.eager(
+            *torchs(query, key, value), torch.tensor(added if extra is None else added + extra), scale=0.3
+        )
+        np.testing.assert_allclose(out, wanted.transpose(1, 2), atol=1e-5)
+
+
 def test_weights_and_head_mask() -> None:
     query, key, value = arrays()
     switched = jnp.asarray([1.0, 0.0, 1.0, 0.5])

@@ -48,6 +48,7 @@ def test_outputs_are_those_of_torch(case):
     """With padding, states and weights; and a plain tuple of the same."""
     assert issubclass(case.cls, FlaxPreTrainedModel) and case.cls.config_class is case.torch.cls.config_class
     assert case.cls.base_model_prefix == case.torch.cls.base_model_prefix
+    assert case.cls.can_generate() == case.torch.cls.can_generate()
     with jax.disable_jit(not case.is_base):
         output = case.shared(**case.inputs, **ASKED)
     expected = case.run_torch(case.torch.shared, **ASKED)

@@ -109,6 +109,7 @@ def attend(
 ) -> tuple[Array, Array | None]:
     """Attention by the function called `name`, "eager" if there is none; shapes as in `AttentionFunction`.
 
+    A `keep` that is floating is another term of the scaled scores.
     A call that needs the weights, drops some of them, or multiplies them by a `head_mask`, is computed eagerly
     whatever the name.
 
@@ -118,6 +119,9 @@ def attend(
     Raises:
         ConfigError: no attention function has this name.
     """
+    if keep is not None and jnp.issubdtype(keep.dtype, jnp.floating):
+        bias = keep if bias is None else keep + bias
+        keep = None
     name = name or "eager"
     if name not in ATTENTION:
         raise unknown_name("attn_implementation", name, ATTENTION)

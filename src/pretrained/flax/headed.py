@@ -68,14 +68,10 @@ class Headed(Module):
         init = Normal(self.config.initializer_range)
         setattr(self, self.layer_name, Linear(self.config.hidden_size, num_outputs, bias, init=init))
 
-    def layer(self, states: Array) -> Array:
-        """`(…, outputs)` of `(…, hidden)`."""
-        out: Array = getattr(self, self.layer_name)(states)
+    def scored(self, states: Array, rng: Array | None = None) -> Array:
+        """`(…, outputs)` of `(…, hidden)`, some of which are dropped in training."""
+        out: Array = getattr(self, self.layer_name)(dropout(states, self.rate, folded(rng, 2)))
         return out
-
-    def dropped(self, states: Array, rng: Array | None) -> Array:
-        """`states` with what the head drops of them in training."""
-        return dropout(states, self.rate, folded(rng, 2))
 
     def summary(self, outputs: Any) -> Array:
         """`(batch, hidden)`: what a head for the whole input looks at."""
@@ -153,7 +149,7 @@ class CrossedCausalLM(WithTokenLogits):
 
 
 class SequenceClassification(Headed):
-    """Logits for the whole input, from its pooled summary."""
+    """Logits for the whole input, from a summary of it."""
 
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__(config)
@@ -164,7 +160,7 @@ class SequenceClassification(Headed):
     ) -> FlaxSequenceClassifierOutput:
         """Logits `(batch, labels)`."""
         outputs = self.base(input_ids, rng=rng, **inputs)
-        logits = self.layer(self.dropped(self.summary(outputs), rng))
+        logits = self.scored(self.summary(outputs), rng)
         return FlaxSequenceClassifierOutput(logits=logits, **asked(outputs))
 
 
@@ -177,11 +173,16 @@ class LastTokenClassification(Headed):
         super().__init__(config)
         self.add_layer(config.num_labels, bias=False)
 
+    @property
+    def rate(self) -> float:
+        """0: nothing is dropped before the layer."""
+        return 0.0
+
     def __call__(self, input_ids: Array | None = None, **inputs: Any) -> FlaxSequenceClassifierOutput:
         """Logits `(batch, labels)`."""
         outputs = self.base(input_ids, **inputs)
         last = tasks.last_tokens(input_ids, outputs.last_hidden_state, self.config.pad_token_id)
-        return FlaxSequenceClassifierOutput(logits=self.layer(last), **asked(outputs))
+        return FlaxSequenceClassifierOutput(logits=self.scored(last), **asked(outputs))
 
 
 class TokenClassification(Headed):
@@ -196,7 +197,7 @@ class TokenClassification(Headed):
     ) -> FlaxTokenClassifierOutput:
         """Logits `(batch, seq, labels)`."""
         outputs = self.base(input_ids, rng=rng, **inputs)
-        logits = self.layer(self.dropped(outputs.last_hidden_state, rng))
+        logits = self.scored(outputs.last_hidden_state, rng)
         return FlaxTokenClassifierOutput(logits=logits, **asked(outputs))
 
 
@@ -219,7 +220,7 @@ class QuestionAnswering(Headed):
     ) -> FlaxQuestionAnsweringModelOutput:
         """Logits `(batch, seq)` of both ends."""
         outputs = self.base(input_ids, rng=rng, **inputs)
-        logits = self.layer(self.dropped(outputs.last_hidden_state, rng))
+        logits = self.scored(outputs.last_hidden_state, rng)
         return FlaxQuestionAnsweringModelOutput(
             start_logits=logits[..., 0], end_logits=logits[..., 1], **asked(outputs)
         )
@@ -234,7 +235,7 @@ class CheckedQuestionAnswering(QuestionAnswering):
 
 
 class MultipleChoice(Headed):
-    """A logit for each of several continuations, from its pooled summary."""
+    """A logit for each of several continuations, from a summary of it."""
 
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__(config)
@@ -247,5 +248,5 @@ class MultipleChoice(Headed):
         names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
         choices, flat = tasks.flat_choices({"input_ids": input_ids, **inputs}, *names)
         outputs = self.base(rng=rng, **flat)
-        logits = self.layer(self.dropped(self.summary(outputs), rng)).reshape(-1, choices)
+        logits = self.scored(self.summary(outputs), rng).reshape(-1, choices)
         return FlaxMultipleChoiceModelOutput(logits=logits, **asked(outputs))

@@ -64,7 +64,7 @@ def draw(init: Init, key: jax.Array, shape: Shape, dtype: Any, sharding: Any = N
     if isinstance(init, Constant) and sharding is None:
         return jnp.asarray(np.full(shape, init.value, dtype))
     compiled: Any = _draw  # what a cache knows of its arguments is that they are hashable
-    if sharding is not None or count > _SMALL or getattr(init, "padding", None) is not None:
+    if sharding is not None or count > _SMALL or not getattr(init, "is_flat", True):
         return compiled(init, shape, dtype, sharding)(key)
     room = max(256, 1 << (count - 1).bit_length())
     return compiled(init, (room,), dtype, None)(key)[:count].reshape(shape)

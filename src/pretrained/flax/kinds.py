@@ -51,10 +51,13 @@ RAW = Kind()
 
 
 class Init(Protocol):
-    """How a parameter is drawn. Frozen and hashable: it is a part of the module's definition."""
+    """How a parameter is drawn. Frozen and hashable: it is a part of the module's definition.
+
+    One that has `is_flat = False` needs to know the shape.
+    """
 
     def draw(self, key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
-        """An array of values. Element i of the flat array depends on the key and on i alone, not on the shape."""
+        """An array of values. If flat, element i of the flat array depends on the key and on i alone."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class Normal:
 
     std: float
     padding: int | None = None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the shape does not matter: it does to find a row."""
+        return self.padding is None
 
     def draw(self, key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
         """The array."""

@@ -1,6 +1,7 @@
 """Attention masks: from what callers pass to what attention asks for, or to nothing where nothing is masked.
 
-A mask is boolean, true where a query may look at a key, and broadcasts to `(batch, heads, queries, keys)`.
+A mask is boolean, true where a query may look at a key, and broadcasts to `(batch, heads, queries, keys)`. One with
+four axes may be floating: then it is a term of the scaled scores.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ def bidirectional(attention_mask: Array | None) -> Array | None:
 
     Args:
         attention_mask: `(batch, keys)`, `(batch, queries, keys)` or `(batch, 1 or heads, queries, keys)`, nonzero
-            where a key may be looked at.
+            where a key may be looked at; a floating one with four axes is added to the scores.
 
     Raises:
         ValueError: another number of axes.
     """
     if attention_mask is None:
         return None
+    if attention_mask.ndim == 4 and jnp.issubdtype(attention_mask.dtype, jnp.floating):
+        return attention_mask
     keep = attention_mask != 0
     if keep.ndim == 2:
         return keep[:, None, None]

@@ -41,6 +41,7 @@ class Plan:
         early_stopping: of beams, as the setting says it.
         is_crossed: whether a decoder attends to an encoder.
         keeps_last: whether the module can be asked for the logits of the last token alone.
+        first_position: position id of a text's first token.
     """
 
     room: int
@@ -53,6 +54,7 @@ class Plan:
     early_stopping: Any = False
     is_crossed: bool = False
     keeps_last: bool = False
+    first_position: int = 0
 
 
 class Prompt(NamedTuple):
@@ -93,7 +95,7 @@ class State(NamedTuple):
     Attributes:
         ids: `(rows, room)`. length: `()` columns of it that are text.
         finished: `(rows,)`. logits: `(rows, vocab)` of what comes next.
-        cache: of the model. positions: `(rows,)` position of the next token.
+        cache: of the model. positions: `(rows,)` place of the next token in its text.
         key: of random numbers. mask: `(rows, cache room)`, 0 for padding. inputs: further ones of every step.
         beams: where a search keeps its own.
     """
@@ -127,7 +129,7 @@ class Decoder:
         prefix = "decoder_" if self.plan.is_crossed else ""
         given = {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask, "past_key_values": cache, **inputs}
         if not self.plan.is_crossed:
-            given["position_ids"] = positions
+            given["position_ids"] = positions + self.plan.first_position
         if self.plan.keeps_last:
             given["logits_to_keep"] = 1
         return getattr(module, self._method)(**given)

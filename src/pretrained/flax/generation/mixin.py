@@ -34,6 +34,11 @@ class FlaxGenerationMixin:
             return cache
         return empty_cache(module.config, size, dtype)
 
+    @classmethod
+    def _first_position(cls, config: Any) -> int:
+        """The position id of a text's first token."""
+        return 0
+
     def init_cache(self, batch_size: int, max_length: int) -> KVCache:
         """A cache with room for `max_length` tokens, to be passed as past_key_values."""
         return empty_cache(self.config, (batch_size, max_length), self.dtype)

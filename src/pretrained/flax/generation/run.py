@@ -234,6 +234,7 @@ def _sized(
         num_returned=config.num_return_sequences,
         early_stopping=config.early_stopping,
         is_crossed=is_crossed,
+        first_position=type(model)._first_position(model.config),
         keeps_last=calls.takes(model._module_class, "logits_to_keep", "decode" if is_crossed else "__call__"),
     )
     return plan, Prompt(np.pad(ids, left), np.pad(mask, left), np.asarray(length, np.int32), inputs)

@@ -18,5 +18,16 @@ FAMILY = Family(
         "AutoModelForQuestionAnswering": "modeling_distilbert_heads:DistilBertForQuestionAnswering",
         "AutoModelForMultipleChoice": "modeling_distilbert_heads:DistilBertForMultipleChoice",
     },
-    names=("modeling_distilbert:DistilBertPreTrainedModel",),
+    flax={
+        "FlaxAutoModel": "modeling_flax_distilbert:FlaxDistilBertModel",
+        "FlaxAutoModelForPreTraining": "modeling_flax_distilbert_heads:FlaxDistilBertForMaskedLM",
+        "FlaxAutoModelForMaskedLM": "modeling_flax_distilbert_heads:FlaxDistilBertForMaskedLM",
+        "FlaxAutoModelForSequenceClassification": (
+            "modeling_flax_distilbert_heads:FlaxDistilBertForSequenceClassification"
+        ),
+        "FlaxAutoModelForTokenClassification": "modeling_flax_distilbert_heads:FlaxDistilBertForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_distilbert_heads:FlaxDistilBertForQuestionAnswering",
+        "FlaxAutoModelForMultipleChoice": "modeling_flax_distilbert_heads:FlaxDistilBertForMultipleChoice",
+    },
+    names=("modeling_distilbert:DistilBertPreTrainedModel", "modeling_flax_distilbert:FlaxDistilBertPreTrainedModel"),
 )

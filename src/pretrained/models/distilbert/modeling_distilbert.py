@@ -20,6 +20,7 @@ from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutput
 from ...pt.training import checkpointed
 from .configuration_distilbert import DistilBertConfig
+from .sinusoids import sinusoid_table
 
 __all__ = ["DistilBertModel", "DistilBertPreTrainedModel", "sinusoids"]
 
@@ -28,12 +29,7 @@ EPSILON = 1e-12  # of all norms; no config says otherwise
 
 def sinusoids(num_positions: int, dim: int) -> Tensor:
     """A table `(positions, dim)` of sines in the even channels and cosines in the odd ones (arXiv 1706.03762)."""
-    # In float64: at the last positions of a long table float32 angles are wrong in the fourth digit.
-    places = torch.arange(num_positions, dtype=torch.float64)[:, None]
-    channels = torch.arange(dim, dtype=torch.float64)
-    is_odd = channels % 2
-    angles = places / 10000.0 ** ((channels - is_odd) / dim)
-    return torch.where(is_odd.bool(), angles.cos(), angles.sin()).float()
+    return torch.from_numpy(sinusoid_table(num_positions, dim))
 
 
 class DistilBertEmbeddings(nn.Module):

@@ -72,6 +72,7 @@ class FlaxGPT2DoubleHeadsModule(LMHead):
     """GPT-2 with next-token logits and a logit for each of several continuations."""
 
     inputs_like, base_name = FlaxGPT2Module, "transformer"
+    generates = True
 
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__(config)

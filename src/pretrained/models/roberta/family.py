@@ -19,6 +19,16 @@ XLM = Family(
         "AutoModelForQuestionAnswering": "modeling_xlm_roberta:XLMRobertaForQuestionAnswering",
         "AutoModelForMultipleChoice": "modeling_xlm_roberta:XLMRobertaForMultipleChoice",
     },
+    flax={
+        "FlaxAutoModel": "modeling_flax_xlm_roberta:FlaxXLMRobertaModel",
+        "FlaxAutoModelForPreTraining": "modeling_flax_xlm_roberta:FlaxXLMRobertaForMaskedLM",
+        "FlaxAutoModelForMaskedLM": "modeling_flax_xlm_roberta:FlaxXLMRobertaForMaskedLM",
+        "FlaxAutoModelForCausalLM": "modeling_flax_xlm_roberta:FlaxXLMRobertaForCausalLM",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_xlm_roberta:FlaxXLMRobertaForSequenceClassification",
+        "FlaxAutoModelForTokenClassification": "modeling_flax_xlm_roberta:FlaxXLMRobertaForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_xlm_roberta:FlaxXLMRobertaForQuestionAnswering",
+        "FlaxAutoModelForMultipleChoice": "modeling_flax_xlm_roberta:FlaxXLMRobertaForMultipleChoice",
+    },
 )
 
 FAMILY = Family(
@@ -34,6 +44,16 @@ FAMILY = Family(
         "AutoModelForQuestionAnswering": "modeling_roberta_tasks:RobertaForQuestionAnswering",
         "AutoModelForMultipleChoice": "modeling_roberta_tasks:RobertaForMultipleChoice",
     },
-    names=("modeling_roberta:RobertaPreTrainedModel",),
+    flax={
+        "FlaxAutoModel": "modeling_flax_roberta:FlaxRobertaModel",
+        "FlaxAutoModelForPreTraining": "modeling_flax_roberta_heads:FlaxRobertaForMaskedLM",
+        "FlaxAutoModelForMaskedLM": "modeling_flax_roberta_heads:FlaxRobertaForMaskedLM",
+        "FlaxAutoModelForCausalLM": "modeling_flax_roberta_heads:FlaxRobertaForCausalLM",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_roberta_heads:FlaxRobertaForSequenceClassification",
+        "FlaxAutoModelForTokenClassification": "modeling_flax_roberta_heads:FlaxRobertaForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_roberta_heads:FlaxRobertaForQuestionAnswering",
+        "FlaxAutoModelForMultipleChoice": "modeling_flax_roberta_heads:FlaxRobertaForMultipleChoice",
+    },
+    names=("modeling_roberta:RobertaPreTrainedModel", "modeling_flax_roberta:FlaxRobertaPreTrainedModel"),
     siblings={"xlm-roberta": XLM},
 )
