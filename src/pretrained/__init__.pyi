@@ -257,6 +257,17 @@ from .models.roberta.modeling_xlm_roberta import (
 from .models.t5.configuration_t5 import (
     T5Config,
 )
+from .models.t5.modeling_flax_t5 import (
+    FlaxT5EncoderModel,
+    FlaxT5ForConditionalGeneration,
+    FlaxT5Model,
+    FlaxT5PreTrainedModel,
+)
+from .models.t5.modeling_flax_t5_tasks import (
+    FlaxT5ForQuestionAnswering,
+    FlaxT5ForSequenceClassification,
+    FlaxT5ForTokenClassification,
+)
 from .models.t5.modeling_t5 import (
     T5EncoderModel,
     T5Model,
@@ -474,6 +485,13 @@ __all__ = [
     "FlaxBertModel",
     "FlaxBertPreTrainedModel",
     "FlaxPreTrainedModel",
+    "FlaxT5EncoderModel",
+    "FlaxT5ForConditionalGeneration",
+    "FlaxT5ForQuestionAnswering",
+    "FlaxT5ForSequenceClassification",
+    "FlaxT5ForTokenClassification",
+    "FlaxT5Model",
+    "FlaxT5PreTrainedModel",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",

@@ -19,6 +19,7 @@ __all__ = [
     "FlaxCausalLMOutputWithCrossAttentions",
     "FlaxForPreTrainingOutput",
     "FlaxImageClassifierOutput",
+    "FlaxMaskedImageModelingOutput",
     "FlaxMaskedLMOutput",
     "FlaxModelOutput",
     "FlaxMultipleChoiceModelOutput",
@@ -26,10 +27,13 @@ __all__ = [
     "FlaxQuestionAnsweringModelOutput",
     "FlaxSeq2SeqLMOutput",
     "FlaxSeq2SeqModelOutput",
+    "FlaxSeq2SeqQuestionAnsweringModelOutput",
+    "FlaxSeq2SeqSequenceClassifierOutput",
     "FlaxSequenceClassifierOutput",
     "FlaxTokenClassifierOutput",
     "FlaxWav2Vec2BaseModelOutput",
     "FlaxWav2Vec2ForPreTrainingOutput",
+    "FlaxXVectorOutput",
 ]
 
 Arrays = tuple[jax.Array, ...]
@@ -179,6 +183,35 @@ class FlaxSeq2SeqLMOutput(FlaxModelOutput):
 
 
 @dataclass(eq=False)
+class FlaxSeq2SeqSequenceClassifierOutput(FlaxModelOutput):
+    """Logits `(batch, labels)` of a decoder that attends to an encoder."""
+
+    logits: Any = None
+    past_key_values: Any = None
+    decoder_hidden_states: Arrays | None = None
+    decoder_attentions: Arrays | None = None
+    cross_attentions: Arrays | None = None
+    encoder_last_hidden_state: Any = None
+    encoder_hidden_states: Arrays | None = None
+    encoder_attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class FlaxSeq2SeqQuestionAnsweringModelOutput(FlaxModelOutput):
+    """Logits `(batch, seq)` of where an answer starts and where it ends, from such a decoder."""
+
+    start_logits: Any = None
+    end_logits: Any = None
+    past_key_values: Any = None
+    decoder_hidden_states: Arrays | None = None
+    decoder_attentions: Arrays | None = None
+    cross_attentions: Arrays | None = None
+    encoder_last_hidden_state: Any = None
+    encoder_hidden_states: Arrays | None = None
+    encoder_attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
 class FlaxForPreTrainingOutput(FlaxModelOutput):
     """Of the heads BERT was pretrained with."""
 
@@ -211,6 +244,15 @@ class FlaxImageClassifierOutput(FlaxModelOutput):
     """Logits `(batch, labels)` of pictures."""
 
     logits: Any = None
+    hidden_states: Arrays | None = None
+    attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class FlaxMaskedImageModelingOutput(FlaxModelOutput):
+    """Pictures `(batch, channels, height, width)` with what was masked filled in."""
+
+    reconstruction: Any = None
     hidden_states: Arrays | None = None
     attentions: Arrays | None = None
 
@@ -260,5 +302,15 @@ class FlaxWav2Vec2ForPreTrainingOutput(FlaxModelOutput):
     projected_states: Any = None
     projected_quantized_states: Any = None
     codevector_perplexity: Any = None
+    hidden_states: Arrays | None = None
+    attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class FlaxXVectorOutput(FlaxModelOutput):
+    """Logits and vectors of speakers, both `(batch, size)`."""
+
+    logits: Any = None
+    embeddings: Any = None
     hidden_states: Arrays | None = None
     attentions: Arrays | None = None
