@@ -141,7 +141,11 @@ _FLAX_AUTO = (
     "FlaxAutoModelForQuestionAnswering",
     "FlaxAutoModelForMultipleChoice",
     "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedImageModeling",
     "FlaxAutoModelForCTC",
+    "FlaxAutoModelForAudioClassification",
+    "FlaxAutoModelForAudioFrameClassification",
+    "FlaxAutoModelForAudioXVector",
 )
 
 

@@ -21,9 +21,13 @@ from .auto.classes import (
 )
 from .auto.flax_classes import (
     FlaxAutoModel,
+    FlaxAutoModelForAudioClassification,
+    FlaxAutoModelForAudioFrameClassification,
+    FlaxAutoModelForAudioXVector,
     FlaxAutoModelForCausalLM,
     FlaxAutoModelForCTC,
     FlaxAutoModelForImageClassification,
+    FlaxAutoModelForMaskedImageModeling,
     FlaxAutoModelForMaskedLM,
     FlaxAutoModelForMultipleChoice,
     FlaxAutoModelForNextSentencePrediction,
@@ -284,6 +288,12 @@ from .models.t5.modeling_t5_tasks import (
 from .models.vit.configuration_vit import (
     ViTConfig,
 )
+from .models.vit.modeling_flax_vit import (
+    FlaxViTForImageClassification,
+    FlaxViTForMaskedImageModeling,
+    FlaxViTModel,
+    FlaxViTPreTrainedModel,
+)
 from .models.vit.modeling_vit import (
     ViTModel,
     ViTPreTrainedModel,
@@ -463,9 +473,13 @@ __all__ = [
     "EtaLogitsWarper",
     "ExponentialDecayLengthPenalty",
     "FlaxAutoModel",
+    "FlaxAutoModelForAudioClassification",
+    "FlaxAutoModelForAudioFrameClassification",
+    "FlaxAutoModelForAudioXVector",
     "FlaxAutoModelForCTC",
     "FlaxAutoModelForCausalLM",
     "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedImageModeling",
     "FlaxAutoModelForMaskedLM",
     "FlaxAutoModelForMultipleChoice",
     "FlaxAutoModelForNextSentencePrediction",
@@ -492,6 +506,10 @@ __all__ = [
     "FlaxT5ForTokenClassification",
     "FlaxT5Model",
     "FlaxT5PreTrainedModel",
+    "FlaxViTForImageClassification",
+    "FlaxViTForMaskedImageModeling",
+    "FlaxViTModel",
+    "FlaxViTPreTrainedModel",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",

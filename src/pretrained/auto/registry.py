@@ -66,7 +66,11 @@ FLAX_AUTO_NAMES = (
     "FlaxAutoModelForQuestionAnswering",
     "FlaxAutoModelForMultipleChoice",
     "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedImageModeling",
     "FlaxAutoModelForCTC",
+    "FlaxAutoModelForAudioClassification",
+    "FlaxAutoModelForAudioFrameClassification",
+    "FlaxAutoModelForAudioXVector",
 )
 
 _lock = threading.Lock()
