@@ -305,6 +305,19 @@ from .models.vit.modeling_vit_heads import (
 from .models.wav2vec2.configuration_wav2vec2 import (
     Wav2Vec2Config,
 )
+from .models.wav2vec2.modeling_flax_wav2vec2 import (
+    FlaxWav2Vec2Model,
+    FlaxWav2Vec2PreTrainedModel,
+)
+from .models.wav2vec2.modeling_flax_wav2vec2_heads import (
+    FlaxWav2Vec2ForAudioFrameClassification,
+    FlaxWav2Vec2ForCTC,
+    FlaxWav2Vec2ForSequenceClassification,
+    FlaxWav2Vec2ForXVector,
+)
+from .models.wav2vec2.modeling_flax_wav2vec2_pretraining import (
+    FlaxWav2Vec2ForPreTraining,
+)
 from .models.wav2vec2.modeling_wav2vec2 import (
     Wav2Vec2Model,
     Wav2Vec2PreTrainedModel,
@@ -510,6 +523,13 @@ __all__ = [
     "FlaxViTForMaskedImageModeling",
     "FlaxViTModel",
     "FlaxViTPreTrainedModel",
+    "FlaxWav2Vec2ForAudioFrameClassification",
+    "FlaxWav2Vec2ForCTC",
+    "FlaxWav2Vec2ForPreTraining",
+    "FlaxWav2Vec2ForSequenceClassification",
+    "FlaxWav2Vec2ForXVector",
+    "FlaxWav2Vec2Model",
+    "FlaxWav2Vec2PreTrainedModel",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",

@@ -65,7 +65,7 @@ def test_reference(name: str, folder: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_heads(case: str) -> None:
     # Torch's own numbers of the first are 2e-5 away from those of float64.
-    check_case("t5", case, limit=4e-5 if case == "generation-1.1" else 2e-5)
+    check_case("t5", case, limit=6e-5 if case == "generation-1.1" else 2e-5)
 
 
 def test_sdpa() -> None:
