@@ -95,6 +95,18 @@ def check_case(family: str, case: str, attention: str = "eager", limit: float = 
     return output
 
 
+def check_reference(family: str, name: str, folder: str) -> None:
+    """Loads one of the reference's checkpoints and compares what it computes with what torch did."""
+    place = REFERENCE / family
+    model, expected = find_flax(family, name).from_pretrained(place / folder), arrays_of(place / "expected.npz")
+    inputs = arrays_of(place / "inputs.npz")
+    output = model(**{key: value for key, value in inputs.items() if not ("Encoder" in name and "decoder" in key)})
+    keys = [key for key in expected if key.startswith(f"torch/{name}/")]
+    assert keys
+    for key in keys:
+        np.testing.assert_allclose(output[key.split("/")[2]], expected[key], atol=2e-5, rtol=0)
+
+
 def check_round_trip(cls: Any, model_type: str, folder: Path, safe: bool, **changes: Any) -> Any:
     """Saves a model and loads it again: the same names, the same bits, the same config."""
     model = filled(cls, TINY[model_type](**changes))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax_cases import arrays_of, check_case, check_round_trip, filled, find_flax, params_of
+from flax_cases import check_case, check_reference, check_round_trip, filled, find_flax, params_of
 from safetensors.numpy import load_file, save_file
 from tiny import REFERENCE, tiny_t5
 
@@ -51,15 +51,7 @@ def model() -> Any:
     [("T5Model", "flax-msgpack"), ("T5ForConditionalGeneration", "torch-safetensors"), ("T5EncoderModel", "tf-h5")],
 )
 def test_reference(name: str, folder: str) -> None:
-    loaded = find_flax("t5", name).from_pretrained(FOLDER / folder)
-    inputs, expected = arrays_of(FOLDER / "inputs.npz"), arrays_of(FOLDER / "expected.npz")
-    if name == "T5EncoderModel":
-        del inputs["decoder_input_ids"]
-    output = loaded(**inputs)
-    keys = [key for key in expected if key.startswith(f"torch/{name}/")]
-    assert keys
-    for key in keys:
-        np.testing.assert_allclose(output[key.split("/")[2]], expected[key], atol=2e-5, rtol=0)
+    check_reference("t5", name, folder)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax_cases import arrays_of, check_case, check_round_trip, filled, find_flax
+from flax_cases import check_case, check_reference, check_round_trip, filled, find_flax
 from tiny import REFERENCE, tiny_vit
 
 import pretrained
@@ -36,12 +36,7 @@ def images(height: int = 12, width: int = 12, batch: int = 2, channels: int = 3)
     ("name", "folder"), [("ViTModel", "flax-msgpack"), ("ViTForImageClassification", "torch-safetensors")]
 )
 def test_reference(name: str, folder: str) -> None:
-    output = find_flax("vit", name).from_pretrained(FOLDER / folder)(**arrays_of(FOLDER / "inputs.npz"))
-    expected = arrays_of(FOLDER / "expected.npz")
-    keys = [key for key in expected if key.startswith(f"torch/{name}/")]
-    assert keys
-    for key in keys:
-        np.testing.assert_allclose(output[key.split("/")[2]], expected[key], atol=2e-5, rtol=0)
+    check_reference("vit", name, folder)
 
 
 @pytest.mark.parametrize("case", CASES)

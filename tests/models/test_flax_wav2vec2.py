@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax_cases import arrays_of, check_case, check_round_trip, filled, find_flax
+from flax_cases import check_case, check_reference, check_round_trip, filled, find_flax
 from safetensors.numpy import load_file, save_file
 from tiny import REFERENCE, tiny_wav2vec2
 
@@ -45,12 +45,7 @@ def sound(samples: int = 200, batch: int = 2) -> Any:
     [("Wav2Vec2Model", "flax-msgpack"), ("Wav2Vec2ForCTC", "tf-h5"), ("Wav2Vec2ForCTC", "torch-bin")],
 )
 def test_reference(name: str, folder: str) -> None:
-    output = find_flax("wav2vec2", name).from_pretrained(FOLDER / folder)(**arrays_of(FOLDER / "inputs.npz"))
-    expected = arrays_of(FOLDER / "expected.npz")
-    keys = [key for key in expected if key.startswith(f"torch/{name}/")]
-    assert keys
-    for key in keys:
-        np.testing.assert_allclose(output[key.split("/")[2]], expected[key], atol=2e-5, rtol=0)
+    check_reference("wav2vec2", name, folder)
 
 
 @pytest.mark.parametrize("case", CASES)

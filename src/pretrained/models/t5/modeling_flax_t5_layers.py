@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import ConfigError
 from ...flax.attention import attend, merge_heads, split_heads
 from ...flax.blocks import Passed, run_blocks
 from ...flax.kinds import Constant, Normal
@@ -22,6 +21,7 @@ from ...flax.kv_cache import Pair, Writing, extended, num_keys
 from ...flax.layers import Embedding, Linear, Module, Modules, activation, dropout, folded, parameter
 from ...flax.masks import split_head_mask
 from ...flax.module_config import ModuleConfig
+from .configuration_t5 import check_buckets
 
 __all__ = ["FlaxT5Attention", "FlaxT5Block", "FlaxT5LayerNorm", "FlaxT5Stack", "bucket_table", "relative_buckets"]
 
@@ -129,7 +129,7 @@ class FlaxT5Attention(Module):
         self.v = Linear(size, inner, bias=False, init=init)
         self.o = Linear(inner, size, bias=False, init=Normal(factor * (total * config.d_kv) ** -0.5))
         if layer_idx == 0 and not is_crossed:
-            _check_buckets(config, is_decoder)
+            check_buckets(config, is_decoder)
             self.relative_attention_bias = Embedding(config.relative_attention_num_buckets, total, init=init)
 
     def keys_and_values(self, states: Array) -> Pair:
@@ -170,20 +170,6 @@ class FlaxT5Attention(Module):
             need_weights=need_weights,
         )
         return self.o(merge_heads(out)), weights
-
-
-def _check_buckets(config: ModuleConfig, is_decoder: bool) -> None:
-    """Raises ConfigError where there is no bucket for a single distance, or no distance for the others."""
-    exact = config.relative_attention_num_buckets // (2 if is_decoder else 4)
-    if not 0 < exact < config.relative_attention_max_distance:
-        sizes = (
-            f"relative_attention_num_buckets={config.relative_attention_num_buckets}, "
-            f"relative_attention_max_distance={config.relative_attention_max_distance}"
-        )
-        raise ConfigError(
-            f"there must be 4 buckets or more, and a maximal distance of more than half as many: {sizes}",
-            key="relative_attention_num_buckets",
-        )
 
 
 class FlaxT5LayerSelfAttention(Module):
