@@ -170,7 +170,11 @@ _FLAX_AUTO = (
     "FlaxAutoModelForQuestionAnswering",
     "FlaxAutoModelForMultipleChoice",
     "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedImageModeling",
     "FlaxAutoModelForCTC",
+    "FlaxAutoModelForAudioClassification",
+    "FlaxAutoModelForAudioFrameClassification",
+    "FlaxAutoModelForAudioXVector",
 )
 
 

@@ -25,9 +25,13 @@ from .auto.classes import (
 )
 from .auto.flax_classes import (
     FlaxAutoModel,
+    FlaxAutoModelForAudioClassification,
+    FlaxAutoModelForAudioFrameClassification,
+    FlaxAutoModelForAudioXVector,
     FlaxAutoModelForCausalLM,
     FlaxAutoModelForCTC,
     FlaxAutoModelForImageClassification,
+    FlaxAutoModelForMaskedImageModeling,
     FlaxAutoModelForMaskedLM,
     FlaxAutoModelForMultipleChoice,
     FlaxAutoModelForNextSentencePrediction,
@@ -388,6 +392,17 @@ from .models.roberta.modeling_xlm_roberta import (
 from .models.t5.configuration_t5 import (
     T5Config,
 )
+from .models.t5.modeling_flax_t5 import (
+    FlaxT5EncoderModel,
+    FlaxT5ForConditionalGeneration,
+    FlaxT5Model,
+    FlaxT5PreTrainedModel,
+)
+from .models.t5.modeling_flax_t5_tasks import (
+    FlaxT5ForQuestionAnswering,
+    FlaxT5ForSequenceClassification,
+    FlaxT5ForTokenClassification,
+)
 from .models.t5.modeling_t5 import (
     T5EncoderModel,
     T5Model,
@@ -404,6 +419,12 @@ from .models.t5.modeling_t5_tasks import (
 from .models.vit.configuration_vit import (
     ViTConfig,
 )
+from .models.vit.modeling_flax_vit import (
+    FlaxViTForImageClassification,
+    FlaxViTForMaskedImageModeling,
+    FlaxViTModel,
+    FlaxViTPreTrainedModel,
+)
 from .models.vit.modeling_vit import (
     ViTModel,
     ViTPreTrainedModel,
@@ -414,6 +435,19 @@ from .models.vit.modeling_vit_heads import (
 )
 from .models.wav2vec2.configuration_wav2vec2 import (
     Wav2Vec2Config,
+)
+from .models.wav2vec2.modeling_flax_wav2vec2 import (
+    FlaxWav2Vec2Model,
+    FlaxWav2Vec2PreTrainedModel,
+)
+from .models.wav2vec2.modeling_flax_wav2vec2_heads import (
+    FlaxWav2Vec2ForAudioFrameClassification,
+    FlaxWav2Vec2ForCTC,
+    FlaxWav2Vec2ForSequenceClassification,
+    FlaxWav2Vec2ForXVector,
+)
+from .models.wav2vec2.modeling_flax_wav2vec2_pretraining import (
+    FlaxWav2Vec2ForPreTraining,
 )
 from .models.wav2vec2.modeling_wav2vec2 import (
     Wav2Vec2Model,
@@ -596,9 +630,13 @@ __all__ = [
     "EtaLogitsWarper",
     "ExponentialDecayLengthPenalty",
     "FlaxAutoModel",
+    "FlaxAutoModelForAudioClassification",
+    "FlaxAutoModelForAudioFrameClassification",
+    "FlaxAutoModelForAudioXVector",
     "FlaxAutoModelForCTC",
     "FlaxAutoModelForCausalLM",
     "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedImageModeling",
     "FlaxAutoModelForMaskedLM",
     "FlaxAutoModelForMultipleChoice",
     "FlaxAutoModelForNextSentencePrediction",
@@ -677,9 +715,27 @@ __all__ = [
     "FlaxSampleOutput",
     "FlaxSuppressTokensAtBeginLogitsProcessor",
     "FlaxSuppressTokensLogitsProcessor",
+    "FlaxT5EncoderModel",
+    "FlaxT5ForConditionalGeneration",
+    "FlaxT5ForQuestionAnswering",
+    "FlaxT5ForSequenceClassification",
+    "FlaxT5ForTokenClassification",
+    "FlaxT5Model",
+    "FlaxT5PreTrainedModel",
     "FlaxTemperatureLogitsWarper",
     "FlaxTopKLogitsWarper",
     "FlaxTopPLogitsWarper",
+    "FlaxViTForImageClassification",
+    "FlaxViTForMaskedImageModeling",
+    "FlaxViTModel",
+    "FlaxViTPreTrainedModel",
+    "FlaxWav2Vec2ForAudioFrameClassification",
+    "FlaxWav2Vec2ForCTC",
+    "FlaxWav2Vec2ForPreTraining",
+    "FlaxWav2Vec2ForSequenceClassification",
+    "FlaxWav2Vec2ForXVector",
+    "FlaxWav2Vec2Model",
+    "FlaxWav2Vec2PreTrainedModel",
     "FlaxXLMRobertaForCausalLM",
     "FlaxXLMRobertaForMaskedLM",
     "FlaxXLMRobertaForMultipleChoice",

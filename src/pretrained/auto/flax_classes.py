@@ -68,5 +68,21 @@ class FlaxAutoModelForImageClassification(_FlaxAutoModel):
     """The model with a head that classifies whole images."""
 
 
+class FlaxAutoModelForMaskedImageModeling(_FlaxAutoModel):
+    """The model with a head that fills in masked parts of an image."""
+
+
 class FlaxAutoModelForCTC(_FlaxAutoModel):
     """The model with a head that reads speech as text, frame by frame."""
+
+
+class FlaxAutoModelForAudioClassification(_FlaxAutoModel):
+    """The model with a head that classifies whole recordings."""
+
+
+class FlaxAutoModelForAudioFrameClassification(_FlaxAutoModel):
+    """The model with a head that classifies each frame of a recording."""
+
+
+class FlaxAutoModelForAudioXVector(_FlaxAutoModel):
+    """The model with a head that tells speakers apart."""

@@ -68,7 +68,11 @@ FLAX_AUTO_NAMES = (
     "FlaxAutoModelForQuestionAnswering",
     "FlaxAutoModelForMultipleChoice",
     "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedImageModeling",
     "FlaxAutoModelForCTC",
+    "FlaxAutoModelForAudioClassification",
+    "FlaxAutoModelForAudioFrameClassification",
+    "FlaxAutoModelForAudioXVector",
 )
 
 _lock = threading.Lock()

@@ -109,13 +109,15 @@ class TruncatedNormal:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Uniform between `-bound` and `bound`."""
+    """Uniform between `-bound` and `bound`, or from `low` on."""
 
     bound: float
+    low: float | None = None
 
     def draw(self, key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
         """The array."""
-        return jax.random.uniform(key, shape, jnp.float32, -self.bound, self.bound).astype(dtype)
+        low = -self.bound if self.low is None else self.low
+        return jax.random.uniform(key, shape, jnp.float32, low, self.bound).astype(dtype)
 
 
 def fan_in(size: int) -> Uniform:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,10 +33,12 @@ class KVCache:
     cross: tuple[Pair, ...] | None = None
 
     @classmethod
-    def of_shapes(cls, shapes: Sequence[tuple[int, int, int, int]], dtype: Any) -> KVCache:
-        """A cache without a token; of each layer the shape of its keys."""
+    def of_shapes(
+        cls, shapes: Sequence[tuple[int, int, int, int]], dtype: Any, cross: tuple[Pair, ...] | None = None
+    ) -> KVCache:
+        """A cache without a token; of each layer the shape of its keys; `cross` is kept."""
         layers = tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes)
-        return cls(layers, jnp.zeros((), jnp.int32))
+        return cls(layers, jnp.zeros((), jnp.int32), cross)
 
     @property
     def max_length(self) -> int:
@@ -63,7 +65,7 @@ class Writing:
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
         self._layers = list(cache.layers)
-        self.cross = cache.cross
+        self._crossed: dict[int, Pair] = {}
 
     @property
     def start(self) -> Array:
@@ -80,9 +82,18 @@ class Writing:
         self._layers[layer] = updated(self._layers[layer], key, value, self.start)
         return self._layers[layer]
 
+    def crossed(self, layer: int, make: Callable[[], Pair]) -> Pair:
+        """A layer's keys and values of an encoder's output: those of the cache, or what `make` gives, for the next."""
+        if self._cache.cross is not None:
+            return self._cache.cross[layer]
+        self._crossed[layer] = make()
+        return self._crossed[layer]
+
     def after(self, num_tokens: int) -> KVCache:
         """The cache, with that many tokens more."""
-        return replace(self._cache, layers=tuple(self._layers), length=self.start + num_tokens)
+        made = tuple(self._crossed[layer] for layer in sorted(self._crossed))
+        cross = made or self._cache.cross
+        return replace(self._cache, layers=tuple(self._layers), length=self.start + num_tokens, cross=cross)
 
 
 def extended(cache: Writing | None, layer: int, key: Array, value: Array) -> Pair:

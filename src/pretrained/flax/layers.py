@@ -6,7 +6,7 @@ that drops in several places folds the number of each into it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -20,7 +20,7 @@ from .kinds import CONV, EMBEDDING, LINEAR, NORM, ONES, RAW, ZEROS, Init, Kind, 
 
 __all__ = [
     "ACTIVATIONS", "Conv", "Conv1D", "Embedding", "LayerNorm", "Linear", "Module", "Modules", "RMSNorm", "activation",
-    "chunked", "dropout", "folded", "parameter",
+    "chunked", "convolve", "dropout", "folded", "parameter",
 ]  # fmt: skip
 
 Array = jax.Array
@@ -148,6 +148,7 @@ class Conv(Module):
         dilation: places between two places of the kernel.
         bias: whether there is one.
         init: how the weight is drawn; None as torch draws it.
+        bias_init: how the bias is; None as torch draws it, or 0 where the weight has an `init`.
     """
 
     def __init__(
@@ -161,12 +162,14 @@ class Conv(Module):
         dilation: tuple[int, ...] | None = None,
         bias: bool = True,
         init: Init | None = None,
+        bias_init: Init | None = None,
     ) -> None:
         fan = channels[0] // groups
         for size in kernel:
             fan *= size
         self.weight = parameter((channels[1], channels[0] // groups, *kernel), init or fan_in(fan), CONV)
-        self.bias = parameter((channels[1],), fan_in(fan) if init is None else ZEROS) if bias else None
+        bias_init = bias_init or (fan_in(fan) if init is None else ZEROS)
+        self.bias = parameter((channels[1],), bias_init) if bias else None
         ones = (1,) * len(kernel)
         self.stride, self.dilation, self.groups = stride or ones, dilation or ones, groups
         self.padding = tuple((p, p) for p in padding) if padding else ((0, 0),) * len(kernel)
@@ -174,21 +177,30 @@ class Conv(Module):
     def __call__(self, x: Array) -> Array:
         """`(batch, *space, out)` of `(batch, *space, in)`."""
         bias = None if self.bias is None else self.bias[...]
-        return self.convolve(x, self.weight[...], bias)
+        return convolve(x, self.weight[...], bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def convolve(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        """The same with weights from elsewhere."""
-        space = "HW"[: x.ndim - 2]
-        out = lax.conv_general_dilated(
-            x,
-            weight.astype(x.dtype),
-            self.stride,
-            self.padding,
-            rhs_dilation=self.dilation,
-            dimension_numbers=(f"N{space}C", f"OI{space}", f"N{space}C"),
-            feature_group_count=self.groups,
-        )
-        return out if bias is None else out + bias.astype(x.dtype)
+
+def convolve(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Sequence[int] | None = None,
+    padding: Sequence[tuple[int, int]] | None = None,
+    dilation: Sequence[int] | None = None,
+    groups: int = 1,
+) -> Array:
+    """`(batch, *space, out)` of `(batch, *space, in)` with a weight as `Conv` has it, in the dtype of `x`."""
+    space = "HW"[: x.ndim - 2]
+    out = lax.conv_general_dilated(
+        x,
+        weight.astype(x.dtype),
+        stride or (1,) * len(space),
+        padding or ((0, 0),) * len(space),
+        rhs_dilation=dilation,
+        dimension_numbers=(f"N{space}C", f"OI{space}", f"N{space}C"),
+        feature_group_count=groups,
+    )
+    return out if bias is None else out + bias.astype(x.dtype)
 
 
 # Activations

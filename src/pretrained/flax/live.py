@@ -175,16 +175,22 @@ def count(model: Any) -> int:
 
 
 def call(
-    model: Any, inputs: dict[str, Any], params: Any, dropout_rng: Any, train: bool, return_dict: bool | None
+    model: Any,
+    inputs: dict[str, Any],
+    params: Any,
+    dropout_rng: Any,
+    train: bool,
+    return_dict: bool | None,
+    method: str = "__call__",
 ) -> Any:
-    """The output of one call; what it does not say the config does."""
+    """The output of one call of a module's `method`; what it does not say the config does."""
     config, module_class = model.config, model._module_class
     if train and dropout_rng is None:
         raise ValueError("train=True needs dropout_rng=, a key such as jax.random.key(0)")
     for name in ("output_attentions", "output_hidden_states"):
-        if name not in inputs and calls.takes(module_class, name):
+        if name not in inputs and calls.takes(module_class, name, method):
             inputs[name] = bool(getattr(config, name))
     params = params_of(model) if params is None else params
-    output = model._program(params, inputs, dropout_rng if train else None)
+    output = model._program(params, inputs, dropout_rng if train else None, method)
     wants_tuple = not (config.use_return_dict if return_dict is None else return_dict)
     return calls.as_tuple(output) if wants_tuple else output

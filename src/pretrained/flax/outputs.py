@@ -20,6 +20,7 @@ __all__ = [
     "FlaxForPreTrainingOutput",
     "FlaxGPT2DoubleHeadsModelOutput",
     "FlaxImageClassifierOutput",
+    "FlaxMaskedImageModelingOutput",
     "FlaxMaskedLMOutput",
     "FlaxModelOutput",
     "FlaxMultipleChoiceModelOutput",
@@ -27,10 +28,13 @@ __all__ = [
     "FlaxQuestionAnsweringModelOutput",
     "FlaxSeq2SeqLMOutput",
     "FlaxSeq2SeqModelOutput",
+    "FlaxSeq2SeqQuestionAnsweringModelOutput",
+    "FlaxSeq2SeqSequenceClassifierOutput",
     "FlaxSequenceClassifierOutput",
     "FlaxTokenClassifierOutput",
     "FlaxWav2Vec2BaseModelOutput",
     "FlaxWav2Vec2ForPreTrainingOutput",
+    "FlaxXVectorOutput",
 ]
 
 Arrays = tuple[jax.Array, ...]
@@ -191,6 +195,35 @@ class FlaxSeq2SeqLMOutput(FlaxModelOutput):
 
 
 @dataclass(eq=False)
+class FlaxSeq2SeqSequenceClassifierOutput(FlaxModelOutput):
+    """Logits `(batch, labels)` of a decoder that attends to an encoder."""
+
+    logits: Any = None
+    past_key_values: Any = None
+    decoder_hidden_states: Arrays | None = None
+    decoder_attentions: Arrays | None = None
+    cross_attentions: Arrays | None = None
+    encoder_last_hidden_state: Any = None
+    encoder_hidden_states: Arrays | None = None
+    encoder_attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class FlaxSeq2SeqQuestionAnsweringModelOutput(FlaxModelOutput):
+    """Logits `(batch, seq)` of where an answer starts and where it ends, from such a decoder."""
+
+    start_logits: Any = None
+    end_logits: Any = None
+    past_key_values: Any = None
+    decoder_hidden_states: Arrays | None = None
+    decoder_attentions: Arrays | None = None
+    cross_attentions: Arrays | None = None
+    encoder_last_hidden_state: Any = None
+    encoder_hidden_states: Arrays | None = None
+    encoder_attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
 class FlaxForPreTrainingOutput(FlaxModelOutput):
     """Of the heads BERT was pretrained with."""
 
@@ -223,6 +256,15 @@ class FlaxImageClassifierOutput(FlaxModelOutput):
     """Logits `(batch, labels)` of pictures."""
 
     logits: Any = None
+    hidden_states: Arrays | None = None
+    attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class FlaxMaskedImageModelingOutput(FlaxModelOutput):
+    """Pictures `(batch, channels, height, width)` with what was masked filled in."""
+
+    reconstruction: Any = None
     hidden_states: Arrays | None = None
     attentions: Arrays | None = None
 
@@ -272,5 +314,15 @@ class FlaxWav2Vec2ForPreTrainingOutput(FlaxModelOutput):
     projected_states: Any = None
     projected_quantized_states: Any = None
     codevector_perplexity: Any = None
+    hidden_states: Arrays | None = None
+    attentions: Arrays | None = None
+
+
+@dataclass(eq=False)
+class FlaxXVectorOutput(FlaxModelOutput):
+    """Logits and vectors of speakers, both `(batch, size)`."""
+
+    logits: Any = None
+    embeddings: Any = None
     hidden_states: Arrays | None = None
     attentions: Arrays | None = None

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from ...configuration import PretrainedConfig
 from ...errors import ConfigError
 
-__all__ = ["T5Config"]
+__all__ = ["T5Config", "check_buckets"]
 
 
 class T5Config(PretrainedConfig):
@@ -83,3 +83,17 @@ class T5Config(PretrainedConfig):
             self.is_gated_act = gate == "gated"
         if self.dense_act_fn is None:
             self.dense_act_fn = "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
+
+
+def check_buckets(config: Any, is_decoder: bool) -> None:
+    """Raises ConfigError where there is no bucket for a single distance, or no distance for the others."""
+    exact = config.relative_attention_num_buckets // (2 if is_decoder else 4)
+    if not 0 < exact < config.relative_attention_max_distance:
+        sizes = (
+            f"relative_attention_num_buckets={config.relative_attention_num_buckets}, "
+            f"relative_attention_max_distance={config.relative_attention_max_distance}"
+        )
+        raise ConfigError(
+            f"there must be 4 buckets or more, and a maximal distance of more than half as many: {sizes}",
+            key="relative_attention_num_buckets",
+        )

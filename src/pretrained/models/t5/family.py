@@ -17,5 +17,18 @@ FAMILY = Family(
         "AutoModelForTokenClassification": "modeling_t5_tasks:T5ForTokenClassification",
         "AutoModelForQuestionAnswering": "modeling_t5_tasks:T5ForQuestionAnswering",
     },
-    names=("modeling_t5:T5PreTrainedModel", "modeling_t5:T5EncoderModel"),
+    flax={
+        "FlaxAutoModel": "modeling_flax_t5:FlaxT5Model",
+        "FlaxAutoModelForPreTraining": "modeling_flax_t5:FlaxT5ForConditionalGeneration",
+        "FlaxAutoModelForSeq2SeqLM": "modeling_flax_t5:FlaxT5ForConditionalGeneration",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_t5_tasks:FlaxT5ForSequenceClassification",
+        "FlaxAutoModelForTokenClassification": "modeling_flax_t5_tasks:FlaxT5ForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_t5_tasks:FlaxT5ForQuestionAnswering",
+    },
+    names=(
+        "modeling_t5:T5PreTrainedModel",
+        "modeling_t5:T5EncoderModel",
+        "modeling_flax_t5:FlaxT5PreTrainedModel",
+        "modeling_flax_t5:FlaxT5EncoderModel",
+    ),
 )

@@ -14,13 +14,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError
 from ...pt import masks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.heads import prune_linears
 from ...pt.kv_cache import EncoderDecoderKVCache
 from ...pt.layers import activation
-from .configuration_t5 import T5Config
+from .configuration_t5 import T5Config, check_buckets
 
 __all__ = ["T5Attention", "T5Block", "T5LayerNorm", "relative_buckets"]
 
@@ -148,7 +147,7 @@ class T5Attention(nn.Module):
         self.o = nn.Linear(inner, config.d_model, bias=False)
         self.has_relative_attention_bias = has_bias
         if has_bias:
-            _check_buckets(config, is_decoder)
+            check_buckets(config, is_decoder)
             self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
 
     def forward(
@@ -222,20 +221,6 @@ class T5Attention(nn.Module):
             return past.cross_attention[self.layer_idx]
         key, value = self._keys_and_values(states)
         return (key, value) if past is None else past.cross_attention.update(self.layer_idx, key, value)
-
-
-def _check_buckets(config: T5Config, is_decoder: bool) -> None:
-    """Raises ConfigError where there is no bucket for a single distance, or no distance for the others."""
-    exact = config.relative_attention_num_buckets // (2 if is_decoder else 4)
-    if not 0 < exact < config.relative_attention_max_distance:
-        sizes = (
-            f"relative_attention_num_buckets={config.relative_attention_num_buckets}, "
-            f"relative_attention_max_distance={config.relative_attention_max_distance}"
-        )
-        raise ConfigError(
-            f"there must be 4 buckets or more, and a maximal distance of more than half as many: {sizes}",
-            key="relative_attention_num_buckets",
-        )
 
 
 class T5LayerSelfAttention(nn.Module):

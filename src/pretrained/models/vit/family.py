@@ -14,5 +14,10 @@ FAMILY = Family(
         "AutoModelForImageClassification": "modeling_vit_heads:ViTForImageClassification",
         "AutoModelForMaskedImageModeling": "modeling_vit_heads:ViTForMaskedImageModeling",
     },
-    names=("modeling_vit:ViTPreTrainedModel",),
+    flax={
+        "FlaxAutoModel": "modeling_flax_vit:FlaxViTModel",
+        "FlaxAutoModelForImageClassification": "modeling_flax_vit:FlaxViTForImageClassification",
+        "FlaxAutoModelForMaskedImageModeling": "modeling_flax_vit:FlaxViTForMaskedImageModeling",
+    },
+    names=("modeling_vit:ViTPreTrainedModel", "modeling_flax_vit:FlaxViTPreTrainedModel"),
 )

@@ -23,22 +23,9 @@ from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutput, BaseModelOutputWithPooling
 from ...pt.training import checkpointed
 from .configuration_vit import ViTConfig
+from .images import check_images, pair_of, patch_grid
 
-__all__ = ["ViTLayer", "ViTModel", "ViTPreTrainedModel", "pair_of"]
-
-
-def pair_of(config: ViTConfig, key: str) -> tuple[int, int]:
-    """Height and width that a config field gives as one number or as two.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    value = getattr(config, key)
-    sides = (value, value) if isinstance(value, int) else value
-    plain = isinstance(sides, list | tuple) and all(type(side) is int and side > 0 for side in sides)
-    if not plain or len(sides) != 2:
-        raise ConfigError(f"{key}={value!r:.80} must be a positive number or a pair of them", key=key, value=value)
-    return sides[0], sides[1]
+__all__ = ["ViTLayer", "ViTModel", "ViTPreTrainedModel"]
 
 
 class ViTPatchEmbeddings(nn.Module):
@@ -47,13 +34,7 @@ class ViTPatchEmbeddings(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.num_channels = config.num_channels
-        self.image_size = pair_of(config, "image_size")
-        self.patch_size = pair_of(config, "patch_size")
-        rows, columns = self.grid_of(*self.image_size)
-        if rows * columns == 0:
-            sizes = f"image_size={config.image_size}, patch_size={config.patch_size}"
-            raise ConfigError(f"the image is smaller than one patch: {sizes}", key="patch_size")
-        self.num_patches = rows * columns
+        self.image_size, self.patch_size, self.num_patches = patch_grid(config)
         self.projection = nn.Conv2d(config.num_channels, config.hidden_size, self.patch_size, self.patch_size)
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
@@ -62,18 +43,7 @@ class ViTPatchEmbeddings(nn.Module):
 
     def check(self, pixel_values: Tensor, any_size: bool) -> None:
         """Raises ValueError unless these are images the model can take."""
-        shape = tuple(pixel_values.shape)
-        if len(shape) != 4:
-            raise ValueError(f"pixel_values must be (batch, channels, height, width); the shape is {shape}")
-        if shape[1] != self.num_channels:
-            raise ValueError(f"pixel_values have {shape[1]} channels, the model num_channels={self.num_channels}")
-        if not any_size and shape[2:] != self.image_size:
-            raise ValueError(
-                f"the images are {shape[2]}×{shape[3]}, the model's {self.image_size[0]}×{self.image_size[1]}: resize "
-                "them, or pass interpolate_pos_encoding=True"
-            )
-        if 0 in self.grid_of(shape[2], shape[3]):
-            raise ValueError(f"the images are {shape[2]}×{shape[3]}: smaller than one patch {self.patch_size}")
+        check_images(tuple(pixel_values.shape), self.num_channels, self.image_size, self.patch_size, any_size)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """`(batch, patches, hidden)` of `(batch, channels, height, width)`."""

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from ...pt import losses
 from ...pt.outputs import ImageClassifierOutput, MaskedImageModelingOutput
 from .configuration_vit import ViTConfig
-from .modeling_vit import ViTModel, ViTPreTrainedModel, pair_of
+from .images import pair_of
+from .modeling_vit import ViTModel, ViTPreTrainedModel
 
 __all__ = ["ViTForImageClassification", "ViTForMaskedImageModeling"]
 

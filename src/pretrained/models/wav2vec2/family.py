@@ -17,5 +17,15 @@ FAMILY = Family(
         "AutoModelForAudioFrameClassification": "modeling_wav2vec2_heads:Wav2Vec2ForAudioFrameClassification",
         "AutoModelForAudioXVector": "modeling_wav2vec2_heads:Wav2Vec2ForXVector",
     },
-    names=("modeling_wav2vec2:Wav2Vec2PreTrainedModel",),
+    flax={
+        "FlaxAutoModel": "modeling_flax_wav2vec2:FlaxWav2Vec2Model",
+        "FlaxAutoModelForPreTraining": "modeling_flax_wav2vec2_pretraining:FlaxWav2Vec2ForPreTraining",
+        "FlaxAutoModelForCTC": "modeling_flax_wav2vec2_heads:FlaxWav2Vec2ForCTC",
+        "FlaxAutoModelForAudioClassification": "modeling_flax_wav2vec2_heads:FlaxWav2Vec2ForSequenceClassification",
+        "FlaxAutoModelForAudioFrameClassification": (
+            "modeling_flax_wav2vec2_heads:FlaxWav2Vec2ForAudioFrameClassification"
+        ),
+        "FlaxAutoModelForAudioXVector": "modeling_flax_wav2vec2_heads:FlaxWav2Vec2ForXVector",
+    },
+    names=("modeling_wav2vec2:Wav2Vec2PreTrainedModel", "modeling_flax_wav2vec2:FlaxWav2Vec2PreTrainedModel"),
 )

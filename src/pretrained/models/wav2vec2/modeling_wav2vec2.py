@@ -22,15 +22,14 @@ from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutput, Wav2Vec2BaseModelOutput
 from ...pt.training import checkpointed, require_output_gradients
 from .configuration_wav2vec2 import Wav2Vec2Config
+from .frames import num_frames, window_of
 from .modeling_wav2vec2_adapters import Wav2Vec2Adapter, Wav2Vec2AttnAdapterLayer
 from .modeling_wav2vec2_features import (
     Wav2Vec2FeatureEncoder,
     Wav2Vec2FeatureProjection,
     Wav2Vec2PositionalConvEmbedding,
-    conv_length,
     is_dropped,
     span_mask,
-    window_of,
 )
 
 __all__ = ["Wav2Vec2EncoderLayer", "Wav2Vec2Model", "Wav2Vec2PreTrainedModel"]
@@ -205,8 +204,8 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
         """A batch that the forward pass takes: two recordings of silence, long enough for every mask and head."""
         config = self.config
         tdnn = zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
-        num_frames = config.mask_time_length + sum((kernel - 1) * dilation for kernel, dilation in tdnn) + 2
-        return {"input_values": torch.zeros(2, window_of(config, num_frames))}
+        frames = config.mask_time_length + sum((kernel - 1) * dilation for kernel, dilation in tdnn) + 2
+        return {"input_values": torch.zeros(2, window_of(config, frames))}
 
     def get_input_embeddings(self) -> nn.Module:
         """Refuses: sounds are no tokens."""
@@ -237,13 +236,8 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
         self, input_lengths: Tensor | int, add_adapter: bool | None = None
     ) -> Tensor | int:
         """Number of frames of recordings with that many samples; after the adapter, if there is one."""
-        config = self.config
-        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-            input_lengths = conv_length(input_lengths, kernel, stride)
-        if config.add_adapter if add_adapter is None else add_adapter:
-            for _ in range(config.num_adapter_layers):
-                input_lengths = conv_length(input_lengths, 1, config.adapter_stride)
-        return input_lengths
+        frames: Tensor | int = num_frames(self.config, input_lengths, add_adapter)
+        return frames
 
     def _get_feature_vector_attention_mask(
         self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None

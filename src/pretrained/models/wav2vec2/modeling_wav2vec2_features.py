@@ -16,15 +16,14 @@ from torch.nn.utils import parametrizations
 from ...errors import ConfigError
 from ...pt.layers import activation, unknown_name
 from .configuration_wav2vec2 import Wav2Vec2Config
+from .frames import window_of
 
 __all__ = [
     "Wav2Vec2FeatureEncoder",
     "Wav2Vec2FeatureProjection",
     "Wav2Vec2PositionalConvEmbedding",
-    "conv_length",
     "is_dropped",
     "span_mask",
-    "window_of",
 ]
 
 
@@ -126,19 +125,6 @@ class Wav2Vec2PositionalConvEmbedding(nn.Module):
         positions = self.conv(hidden_states.transpose(1, 2))
         # An even kernel, padded by half of it on both sides, has one place too many.
         return self.activation(positions[..., : hidden_states.shape[1]]).transpose(1, 2)
-
-
-def window_of(config: Wav2Vec2Config, num_frames: int) -> int:
-    """Number of samples that the convolutions make so many frames of."""
-    length = num_frames
-    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-        length = (length - 1) * stride + kernel
-    return length
-
-
-def conv_length(length: Tensor | int, kernel: int, stride: int) -> Tensor | int:
-    """How many places a convolution without padding has in a sequence."""
-    return (length - kernel) // stride + 1
 
 
 def span_mask(lengths: Sequence[int], width: int, prob: float, span: int, min_spans: int = 0) -> Tensor:

@@ -16,9 +16,9 @@ from ...pt.layers import unknown_name
 from ...pt.losses import cross_entropy
 from ...pt.outputs import CausalLMOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
 from .configuration_wav2vec2 import Wav2Vec2Config
+from .frames import conv_length, refuse_adapter
 from .modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
 from .modeling_wav2vec2_adapters import Wav2Vec2AttnAdapterLayer, load_language
-from .modeling_wav2vec2_features import conv_length
 
 __all__ = [
     "Wav2Vec2ForAudioFrameClassification",
@@ -166,17 +166,12 @@ def _mixed(model: Wav2Vec2PreTrainedModel, given: dict[str, Any], asked: bool | 
     return states, outputs
 
 
-def _refuse_adapter(config: Wav2Vec2Config, cls: type) -> None:
-    if config.add_adapter:
-        raise ConfigError(f"{cls.__name__} has no place for an adapter: set add_adapter=False", key="add_adapter")
-
-
 class Wav2Vec2ForSequenceClassification(Wav2Vec2PreTrainedModel):
     """Wav2Vec2 with logits for the whole recording, from the mean of its frames."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
-        _refuse_adapter(config, type(self))
+        refuse_adapter(config, type(self).__name__)
         self.wav2vec2 = Wav2Vec2Model(config)
         self.register_parameter("layer_weights", _layer_weights(config))
         self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
@@ -216,7 +211,7 @@ class Wav2Vec2ForAudioFrameClassification(Wav2Vec2PreTrainedModel):
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
-        _refuse_adapter(config, type(self))
+        refuse_adapter(config, type(self).__name__)
         self.wav2vec2 = Wav2Vec2Model(config)
         self.register_parameter("layer_weights", _layer_weights(config))
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
