@@ -39,5 +39,6 @@ def model_of(family: str = "llama", seed: int = 1, **changes: Any) -> Any:
     return model
 
 
-def generate(model: Any, inputs: dict[str, torch.Tensor], **settings: Any) -> Any:
-    return model.generate(**inputs, **{"max_new_tokens": 10, **settings})
+def generate(model: Any, prompt: dict[str, torch.Tensor], /, **settings: Any) -> Any:
+    """What the model writes after the prompt; 10 tokens unless the settings say otherwise."""
+    return model.generate(**prompt, **{"max_new_tokens": 10, **settings})
