@@ -41,6 +41,8 @@ def bytes_of(array: Array) -> memoryview:
 class NumpySink:
     """The Sink protocol; notes the bytes of each cast, and that `worker` came first in its thread."""
 
+    alignment = 1
+
     def __init__(self) -> None:
         self.ready = threading.local()
         self.casts: list[int] = []
@@ -62,6 +64,10 @@ class NumpySink:
     def from_array(self, array: Any, dtype: str) -> Array:
         with np.errstate(over="ignore"):
             return np.array(array, numpy_dtype(dtype), order="C")
+
+    def fill(self, target: Array, array: Any) -> None:
+        with np.errstate(over="ignore"):
+            target[...] = array
 
     def worker(self) -> None:
         self.ready.yes = True

@@ -27,12 +27,36 @@ FLOORS: tuple[frozenset[str], ...] = (
             "quantization",
         }
     ),
-    frozenset({"loading", "loading_config", "saving", "backend", "adapters"}),
+    frozenset(
+        {
+            "loading",
+            "loading_config",
+            "saving",
+            "backend",
+            "adapters",
+            "head_config",
+            "output",
+            "pruning",
+            "rotary",
+            "sizes",
+        }
+    ),
     frozenset({"pt", "tf", "flax"}),
     frozenset({"models"}),
     frozenset({"auto"}),
     frozenset(
-        {"cli", "__init__", "__main__", "modeling_utils", "modeling_outputs", "configuration_utils", "pytorch_utils"}
+        {
+            "any_module",
+            "cli",
+            "__init__",
+            "__main__",
+            "modeling_utils",
+            "modeling_outputs",
+            "configuration_utils",
+            "pytorch_utils",
+            "modeling_flax_utils",
+            "modeling_flax_outputs",
+        }
     ),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -45,7 +69,7 @@ STRANGERS = frozenset(
 
 MAX_FILE, MAX_FUNCTION, MAX_METHODS = 400, 60, 20
 MAX_FACADE_METHODS, MAX_FACADE_BODY = 45, 12
-FACADES = frozenset({"PreTrainedModel", "PretrainedConfig"})
+FACADES = frozenset({"PreTrainedModel", "PretrainedConfig", "FlaxPreTrainedModel"})
 
 FRAMEWORKS = frozenset({"torch", "jax", "jaxlib", "flax", "tensorflow", "keras", "transformers"})
 CODE_RUNNERS = frozenset(
@@ -235,6 +259,7 @@ def name_complaints(path: Path, tree: ast.Module) -> Iterator[str]:
             "modeling_utils",
             "configuration_utils",
             "pytorch_utils",
+            "modeling_flax_utils",
         ):
             yield f"the name {part}"
     for node in ast.walk(tree):

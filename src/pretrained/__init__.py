@@ -35,8 +35,8 @@ _TORCH = {
     "ModelOutput": "pt.outputs",
     "TrainerMixin": "pt.trainer",
     **dict.fromkeys(("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_linear_layer"), "pt.heads"),
-    "load_into": "pt.any_module",
-    "save": "pt.any_module",
+    "load_into": "any_module",
+    "save": "any_module",
 }
 _GENERATION = {
     **dict.fromkeys(("KVCache", "StaticKVCache", "EncoderDecoderKVCache", "Cache"), "pt.kv_cache"),
@@ -134,9 +134,55 @@ _AUTO = (
     "AutoModelForAudioFrameClassification", "AutoModelForAudioXVector",
     "AutoModelForSeq2SeqLM",
 )  # fmt: skip
+_FLAX = {
+    "FlaxPreTrainedModel": "flax.modeling",
+    "FlaxModelOutput": "flax.outputs",
+    "FlaxGenerationMixin": "flax.generation.mixin",
+    **dict.fromkeys(("FlaxBeamSearchOutput", "FlaxGreedySearchOutput", "FlaxSampleOutput"), "flax.generation.outputs"),
+    **dict.fromkeys(
+        (
+            "FlaxForceTokensLogitsProcessor",
+            "FlaxForcedBOSTokenLogitsProcessor",
+            "FlaxForcedEOSTokenLogitsProcessor",
+            "FlaxLogitsProcessor",
+            "FlaxLogitsProcessorList",
+            "FlaxLogitsWarper",
+            "FlaxMinLengthLogitsProcessor",
+            "FlaxSuppressTokensAtBeginLogitsProcessor",
+            "FlaxSuppressTokensLogitsProcessor",
+            "FlaxTemperatureLogitsWarper",
+            "FlaxTopKLogitsWarper",
+            "FlaxTopPLogitsWarper",
+        ),
+        "flax.generation.logits",
+    ),
+    "FlaxNoRepeatNGramLogitsProcessor": "flax.generation.logits_repeats",
+}
+_FLAX_AUTO = (
+    "FlaxAutoModel",
+    "FlaxAutoModelForPreTraining",
+    "FlaxAutoModelForCausalLM",
+    "FlaxAutoModelForSeq2SeqLM",
+    "FlaxAutoModelForMaskedLM",
+    "FlaxAutoModelForNextSentencePrediction",
+    "FlaxAutoModelForSequenceClassification",
+    "FlaxAutoModelForTokenClassification",
+    "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForCTC",
+)
 
 
-_FIXED = {**_CORE, **dict.fromkeys(_ERRORS, "errors"), **_TORCH, **_GENERATION, **dict.fromkeys(_AUTO, "auto.classes")}
+_FIXED = {
+    **_CORE,
+    **dict.fromkeys(_ERRORS, "errors"),
+    **_TORCH,
+    **_GENERATION,
+    **dict.fromkeys(_AUTO, "auto.classes"),
+    **_FLAX,
+    **dict.fromkeys(_FLAX_AUTO, "auto.flax_classes"),
+}
 
 
 def _where() -> dict[str, str]:

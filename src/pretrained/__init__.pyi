@@ -1,5 +1,9 @@
 """The public names, and where each comes from. `__init__.py` finds them on first use; a test compares the two."""
 
+from .any_module import (
+    load_into,
+    save,
+)
 from .auto.classes import (
     AutoConfig,
     AutoModel,
@@ -19,7 +23,24 @@ from .auto.classes import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
-from .configuration import PreTrainedConfig, PretrainedConfig
+from .auto.flax_classes import (
+    FlaxAutoModel,
+    FlaxAutoModelForCausalLM,
+    FlaxAutoModelForCTC,
+    FlaxAutoModelForImageClassification,
+    FlaxAutoModelForMaskedLM,
+    FlaxAutoModelForMultipleChoice,
+    FlaxAutoModelForNextSentencePrediction,
+    FlaxAutoModelForPreTraining,
+    FlaxAutoModelForQuestionAnswering,
+    FlaxAutoModelForSeq2SeqLM,
+    FlaxAutoModelForSequenceClassification,
+    FlaxAutoModelForTokenClassification,
+)
+from .configuration import (
+    PreTrainedConfig,
+    PretrainedConfig,
+)
 from .errors import (
     CheckpointBusyError,
     CheckpointChangedError,
@@ -40,10 +61,53 @@ from .errors import (
     UntrustedPathError,
     WeightsFormatError,
 )
-from .generation.config import GenerationConfig, GenerationMode
-from .generation.watermarking import SynthIDTextWatermarkingConfig, WatermarkingConfig
-from .models.bert.configuration_bert import BertConfig
-from .models.bert.modeling_bert import BertLayer, BertModel, BertPreTrainedModel
+from .flax.generation.logits import (
+    FlaxForcedBOSTokenLogitsProcessor,
+    FlaxForcedEOSTokenLogitsProcessor,
+    FlaxForceTokensLogitsProcessor,
+    FlaxLogitsProcessor,
+    FlaxLogitsProcessorList,
+    FlaxLogitsWarper,
+    FlaxMinLengthLogitsProcessor,
+    FlaxSuppressTokensAtBeginLogitsProcessor,
+    FlaxSuppressTokensLogitsProcessor,
+    FlaxTemperatureLogitsWarper,
+    FlaxTopKLogitsWarper,
+    FlaxTopPLogitsWarper,
+)
+from .flax.generation.logits_repeats import (
+    FlaxNoRepeatNGramLogitsProcessor,
+)
+from .flax.generation.mixin import (
+    FlaxGenerationMixin,
+)
+from .flax.generation.outputs import (
+    FlaxBeamSearchOutput,
+    FlaxGreedySearchOutput,
+    FlaxSampleOutput,
+)
+from .flax.modeling import (
+    FlaxPreTrainedModel,
+)
+from .flax.outputs import (
+    FlaxModelOutput,
+)
+from .generation.config import (
+    GenerationConfig,
+    GenerationMode,
+)
+from .generation.watermarking import (
+    SynthIDTextWatermarkingConfig,
+    WatermarkingConfig,
+)
+from .models.bert.configuration_bert import (
+    BertConfig,
+)
+from .models.bert.modeling_bert import (
+    BertLayer,
+    BertModel,
+    BertPreTrainedModel,
+)
 from .models.bert.modeling_bert_heads import (
     BertForMaskedLM,
     BertForNextSentencePrediction,
@@ -56,8 +120,27 @@ from .models.bert.modeling_bert_tasks import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
-from .models.distilbert.configuration_distilbert import DistilBertConfig
-from .models.distilbert.modeling_distilbert import DistilBertModel, DistilBertPreTrainedModel
+from .models.bert.modeling_flax_bert import (
+    FlaxBertModel,
+    FlaxBertPreTrainedModel,
+)
+from .models.bert.modeling_flax_bert_heads import (
+    FlaxBertForCausalLM,
+    FlaxBertForMaskedLM,
+    FlaxBertForMultipleChoice,
+    FlaxBertForNextSentencePrediction,
+    FlaxBertForPreTraining,
+    FlaxBertForQuestionAnswering,
+    FlaxBertForSequenceClassification,
+    FlaxBertForTokenClassification,
+)
+from .models.distilbert.configuration_distilbert import (
+    DistilBertConfig,
+)
+from .models.distilbert.modeling_distilbert import (
+    DistilBertModel,
+    DistilBertPreTrainedModel,
+)
 from .models.distilbert.modeling_distilbert_heads import (
     DistilBertForMaskedLM,
     DistilBertForMultipleChoice,
@@ -65,38 +148,196 @@ from .models.distilbert.modeling_distilbert_heads import (
     DistilBertForSequenceClassification,
     DistilBertForTokenClassification,
 )
-from .models.gpt2.configuration_gpt2 import GPT2Config
-from .models.gpt2.modeling_gpt2 import GPT2Model, GPT2PreTrainedModel
-from .models.gpt2.modeling_gpt2_heads import GPT2DoubleHeadsModel, GPT2LMHeadModel
+from .models.gemma.configuration_gemma import (
+    GemmaConfig,
+)
+from .models.gemma.modeling_gemma import (
+    GemmaForCausalLM,
+    GemmaModel,
+    GemmaPreTrainedModel,
+)
+from .models.gemma.modeling_gemma_tasks import (
+    GemmaForSequenceClassification,
+    GemmaForTokenClassification,
+)
+from .models.gemma2.configuration_gemma2 import (
+    Gemma2Config,
+)
+from .models.gemma2.modeling_gemma2 import (
+    Gemma2ForCausalLM,
+    Gemma2Model,
+    Gemma2PreTrainedModel,
+)
+from .models.gemma2.modeling_gemma2_tasks import (
+    Gemma2ForSequenceClassification,
+    Gemma2ForTokenClassification,
+)
+from .models.gemma3.configuration_gemma3 import (
+    Gemma3TextConfig,
+)
+from .models.gemma3.modeling_gemma3 import (
+    Gemma3ForCausalLM,
+    Gemma3PreTrainedModel,
+    Gemma3TextModel,
+)
+from .models.gemma3.modeling_gemma3_tasks import (
+    Gemma3TextForSequenceClassification,
+)
+from .models.gpt2.configuration_gpt2 import (
+    GPT2Config,
+)
+from .models.gpt2.modeling_flax_gpt2 import (
+    FlaxGPT2Model,
+    FlaxGPT2PreTrainedModel,
+)
+from .models.gpt2.modeling_flax_gpt2_heads import (
+    FlaxGPT2DoubleHeadsModel,
+    FlaxGPT2ForQuestionAnswering,
+    FlaxGPT2ForSequenceClassification,
+    FlaxGPT2ForTokenClassification,
+    FlaxGPT2LMHeadModel,
+)
+from .models.gpt2.modeling_gpt2 import (
+    GPT2Model,
+    GPT2PreTrainedModel,
+)
+from .models.gpt2.modeling_gpt2_heads import (
+    GPT2DoubleHeadsModel,
+    GPT2LMHeadModel,
+)
 from .models.gpt2.modeling_gpt2_tasks import (
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
     GPT2ForTokenClassification,
 )
-from .models.llama.configuration_llama import LlamaConfig
+from .models.llama.configuration_llama import (
+    LlamaConfig,
+)
+from .models.llama.modeling_flax_llama import (
+    FlaxLlamaForCausalLM,
+    FlaxLlamaForSequenceClassification,
+    FlaxLlamaModel,
+    FlaxLlamaPreTrainedModel,
+)
 from .models.llama.modeling_llama import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaModel,
     LlamaPreTrainedModel,
 )
-from .models.qwen2.configuration_qwen2 import Qwen2Config
-from .models.qwen2.modeling_qwen2 import Qwen2ForCausalLM, Qwen2Model, Qwen2PreTrainedModel
+from .models.mistral.configuration_mistral import (
+    MistralConfig,
+)
+from .models.mistral.modeling_flax_mistral import (
+    FlaxMistralForCausalLM,
+    FlaxMistralForQuestionAnswering,
+    FlaxMistralForSequenceClassification,
+    FlaxMistralForTokenClassification,
+    FlaxMistralModel,
+    FlaxMistralPreTrainedModel,
+)
+from .models.mistral.modeling_mistral import (
+    MistralForCausalLM,
+    MistralModel,
+    MistralPreTrainedModel,
+)
+from .models.mistral.modeling_mistral_tasks import (
+    MistralForQuestionAnswering,
+    MistralForSequenceClassification,
+    MistralForTokenClassification,
+)
+from .models.mixtral.configuration_mixtral import (
+    MixtralConfig,
+)
+from .models.mixtral.modeling_mixtral import (
+    MixtralForCausalLM,
+    MixtralModel,
+    MixtralPreTrainedModel,
+)
+from .models.mixtral.modeling_mixtral_tasks import (
+    MixtralForQuestionAnswering,
+    MixtralForSequenceClassification,
+    MixtralForTokenClassification,
+)
+from .models.phi3.configuration_phi3 import (
+    Phi3Config,
+)
+from .models.phi3.modeling_phi3 import (
+    Phi3ForCausalLM,
+    Phi3Model,
+    Phi3PreTrainedModel,
+)
+from .models.phi3.modeling_phi3_tasks import (
+    Phi3ForSequenceClassification,
+    Phi3ForTokenClassification,
+)
+from .models.qwen2.configuration_qwen2 import (
+    Qwen2Config,
+)
+from .models.qwen2.modeling_flax_qwen2 import (
+    FlaxQwen2ForCausalLM,
+    FlaxQwen2ForQuestionAnswering,
+    FlaxQwen2ForSequenceClassification,
+    FlaxQwen2ForTokenClassification,
+    FlaxQwen2Model,
+    FlaxQwen2PreTrainedModel,
+)
+from .models.qwen2.modeling_qwen2 import (
+    Qwen2ForCausalLM,
+    Qwen2Model,
+    Qwen2PreTrainedModel,
+)
 from .models.qwen2.modeling_qwen2_tasks import (
     Qwen2ForQuestionAnswering,
     Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
 )
-from .models.qwen3.configuration_qwen3 import Qwen3Config
-from .models.qwen3.modeling_qwen3 import Qwen3ForCausalLM, Qwen3Model, Qwen3PreTrainedModel
+from .models.qwen3.configuration_qwen3 import (
+    Qwen3Config,
+)
+from .models.qwen3.modeling_flax_qwen3 import (
+    FlaxQwen3ForCausalLM,
+    FlaxQwen3ForQuestionAnswering,
+    FlaxQwen3ForSequenceClassification,
+    FlaxQwen3ForTokenClassification,
+    FlaxQwen3Model,
+    FlaxQwen3PreTrainedModel,
+)
+from .models.qwen3.modeling_qwen3 import (
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    Qwen3PreTrainedModel,
+)
 from .models.qwen3.modeling_qwen3_tasks import (
     Qwen3ForQuestionAnswering,
     Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification,
 )
-from .models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
-from .models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
-from .models.roberta.modeling_roberta_heads import RobertaForCausalLM, RobertaForMaskedLM
+from .models.qwen3_moe.configuration_qwen3_moe import (
+    Qwen3MoeConfig,
+)
+from .models.qwen3_moe.modeling_qwen3_moe import (
+    Qwen3MoeForCausalLM,
+    Qwen3MoeModel,
+    Qwen3MoePreTrainedModel,
+)
+from .models.qwen3_moe.modeling_qwen3_moe_tasks import (
+    Qwen3MoeForQuestionAnswering,
+    Qwen3MoeForSequenceClassification,
+    Qwen3MoeForTokenClassification,
+)
+from .models.roberta.configuration_roberta import (
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+from .models.roberta.modeling_roberta import (
+    RobertaModel,
+    RobertaPreTrainedModel,
+)
+from .models.roberta.modeling_roberta_heads import (
+    RobertaForCausalLM,
+    RobertaForMaskedLM,
+)
 from .models.roberta.modeling_roberta_tasks import (
     RobertaForMultipleChoice,
     RobertaForQuestionAnswering,
@@ -112,23 +353,49 @@ from .models.roberta.modeling_xlm_roberta import (
     XLMRobertaForTokenClassification,
     XLMRobertaModel,
 )
-from .models.t5.configuration_t5 import T5Config
-from .models.t5.modeling_t5 import T5EncoderModel, T5Model, T5PreTrainedModel
-from .models.t5.modeling_t5_heads import T5ForConditionalGeneration
-from .models.t5.modeling_t5_tasks import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
-from .models.vit.configuration_vit import ViTConfig
-from .models.vit.modeling_vit import ViTModel, ViTPreTrainedModel
-from .models.vit.modeling_vit_heads import ViTForImageClassification, ViTForMaskedImageModeling
-from .models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
-from .models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
+from .models.t5.configuration_t5 import (
+    T5Config,
+)
+from .models.t5.modeling_t5 import (
+    T5EncoderModel,
+    T5Model,
+    T5PreTrainedModel,
+)
+from .models.t5.modeling_t5_heads import (
+    T5ForConditionalGeneration,
+)
+from .models.t5.modeling_t5_tasks import (
+    T5ForQuestionAnswering,
+    T5ForSequenceClassification,
+    T5ForTokenClassification,
+)
+from .models.vit.configuration_vit import (
+    ViTConfig,
+)
+from .models.vit.modeling_vit import (
+    ViTModel,
+    ViTPreTrainedModel,
+)
+from .models.vit.modeling_vit_heads import (
+    ViTForImageClassification,
+    ViTForMaskedImageModeling,
+)
+from .models.wav2vec2.configuration_wav2vec2 import (
+    Wav2Vec2Config,
+)
+from .models.wav2vec2.modeling_wav2vec2 import (
+    Wav2Vec2Model,
+    Wav2Vec2PreTrainedModel,
+)
 from .models.wav2vec2.modeling_wav2vec2_heads import (
     Wav2Vec2ForAudioFrameClassification,
     Wav2Vec2ForCTC,
     Wav2Vec2ForSequenceClassification,
     Wav2Vec2ForXVector,
 )
-from .models.wav2vec2.modeling_wav2vec2_pretraining import Wav2Vec2ForPreTraining
-from .pt.any_module import load_into, save
+from .models.wav2vec2.modeling_wav2vec2_pretraining import (
+    Wav2Vec2ForPreTraining,
+)
 from .pt.generation.logits import (
     ExponentialDecayLengthPenalty,
     ForcedBOSTokenLogitsProcessor,
@@ -168,8 +435,12 @@ from .pt.generation.logits_repeats import (
     RepetitionPenaltyLogitsProcessor,
     SequenceBiasLogitsProcessor,
 )
-from .pt.generation.logits_synthid import SynthIDTextWatermarkLogitsProcessor
-from .pt.generation.mixin import GenerationMixin
+from .pt.generation.logits_synthid import (
+    SynthIDTextWatermarkLogitsProcessor,
+)
+from .pt.generation.mixin import (
+    GenerationMixin,
+)
 from .pt.generation.outputs import (
     GenerateBeamDecoderOnlyOutput,
     GenerateBeamEncoderDecoderOutput,
@@ -185,10 +456,28 @@ from .pt.generation.stopping import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
-from .pt.generation.streamers import AsyncTextIteratorStreamer, BaseStreamer, TextIteratorStreamer, TextStreamer
-from .pt.heads import find_pruneable_heads_and_indices, prune_conv1d_layer, prune_linear_layer
-from .pt.kv_cache import Cache, EncoderDecoderKVCache, KVCache, StaticKVCache
-from .pt.kv_cache_kinds import OffloadedKVCache, QuantizedKVCache, SlidingKVCache
+from .pt.generation.streamers import (
+    AsyncTextIteratorStreamer,
+    BaseStreamer,
+    TextIteratorStreamer,
+    TextStreamer,
+)
+from .pt.heads import (
+    find_pruneable_heads_and_indices,
+    prune_conv1d_layer,
+    prune_linear_layer,
+)
+from .pt.kv_cache import (
+    Cache,
+    EncoderDecoderKVCache,
+    KVCache,
+    StaticKVCache,
+)
+from .pt.kv_cache_kinds import (
+    OffloadedKVCache,
+    QuantizedKVCache,
+    SlidingKVCache,
+)
 from .pt.kv_cache_names import (
     DynamicCache,
     EncoderDecoderCache,
@@ -197,12 +486,26 @@ from .pt.kv_cache_names import (
     SlidingWindowCache,
     StaticCache,
 )
-from .pt.modeling import PreTrainedModel
-from .pt.module_utils import ModuleUtilsMixin
-from .pt.outputs import ModelOutput
-from .pt.trainer import TrainerMixin
-from .quantization.configs import BitsAndBytesConfig, TorchAoConfig
-from .report import LoadReport, SaveReport
+from .pt.modeling import (
+    PreTrainedModel,
+)
+from .pt.module_utils import (
+    ModuleUtilsMixin,
+)
+from .pt.outputs import (
+    ModelOutput,
+)
+from .pt.trainer import (
+    TrainerMixin,
+)
+from .quantization.configs import (
+    BitsAndBytesConfig,
+    TorchAoConfig,
+)
+from .report import (
+    LoadReport,
+    SaveReport,
+)
 
 __all__ = [
     "AsyncTextIteratorStreamer",
@@ -260,6 +563,76 @@ __all__ = [
     "EpsilonLogitsWarper",
     "EtaLogitsWarper",
     "ExponentialDecayLengthPenalty",
+    "FlaxAutoModel",
+    "FlaxAutoModelForCTC",
+    "FlaxAutoModelForCausalLM",
+    "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedLM",
+    "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForNextSentencePrediction",
+    "FlaxAutoModelForPreTraining",
+    "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForSeq2SeqLM",
+    "FlaxAutoModelForSequenceClassification",
+    "FlaxAutoModelForTokenClassification",
+    "FlaxBeamSearchOutput",
+    "FlaxBertForCausalLM",
+    "FlaxBertForMaskedLM",
+    "FlaxBertForMultipleChoice",
+    "FlaxBertForNextSentencePrediction",
+    "FlaxBertForPreTraining",
+    "FlaxBertForQuestionAnswering",
+    "FlaxBertForSequenceClassification",
+    "FlaxBertForTokenClassification",
+    "FlaxBertModel",
+    "FlaxBertPreTrainedModel",
+    "FlaxForceTokensLogitsProcessor",
+    "FlaxForcedBOSTokenLogitsProcessor",
+    "FlaxForcedEOSTokenLogitsProcessor",
+    "FlaxGPT2DoubleHeadsModel",
+    "FlaxGPT2ForQuestionAnswering",
+    "FlaxGPT2ForSequenceClassification",
+    "FlaxGPT2ForTokenClassification",
+    "FlaxGPT2LMHeadModel",
+    "FlaxGPT2Model",
+    "FlaxGPT2PreTrainedModel",
+    "FlaxGenerationMixin",
+    "FlaxGreedySearchOutput",
+    "FlaxLlamaForCausalLM",
+    "FlaxLlamaForSequenceClassification",
+    "FlaxLlamaModel",
+    "FlaxLlamaPreTrainedModel",
+    "FlaxLogitsProcessor",
+    "FlaxLogitsProcessorList",
+    "FlaxLogitsWarper",
+    "FlaxMinLengthLogitsProcessor",
+    "FlaxMistralForCausalLM",
+    "FlaxMistralForQuestionAnswering",
+    "FlaxMistralForSequenceClassification",
+    "FlaxMistralForTokenClassification",
+    "FlaxMistralModel",
+    "FlaxMistralPreTrainedModel",
+    "FlaxModelOutput",
+    "FlaxNoRepeatNGramLogitsProcessor",
+    "FlaxPreTrainedModel",
+    "FlaxQwen2ForCausalLM",
+    "FlaxQwen2ForQuestionAnswering",
+    "FlaxQwen2ForSequenceClassification",
+    "FlaxQwen2ForTokenClassification",
+    "FlaxQwen2Model",
+    "FlaxQwen2PreTrainedModel",
+    "FlaxQwen3ForCausalLM",
+    "FlaxQwen3ForQuestionAnswering",
+    "FlaxQwen3ForSequenceClassification",
+    "FlaxQwen3ForTokenClassification",
+    "FlaxQwen3Model",
+    "FlaxQwen3PreTrainedModel",
+    "FlaxSampleOutput",
+    "FlaxSuppressTokensAtBeginLogitsProcessor",
+    "FlaxSuppressTokensLogitsProcessor",
+    "FlaxTemperatureLogitsWarper",
+    "FlaxTopKLogitsWarper",
+    "FlaxTopPLogitsWarper",
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",
@@ -270,6 +643,23 @@ __all__ = [
     "GPT2LMHeadModel",
     "GPT2Model",
     "GPT2PreTrainedModel",
+    "Gemma2Config",
+    "Gemma2ForCausalLM",
+    "Gemma2ForSequenceClassification",
+    "Gemma2ForTokenClassification",
+    "Gemma2Model",
+    "Gemma2PreTrainedModel",
+    "Gemma3ForCausalLM",
+    "Gemma3PreTrainedModel",
+    "Gemma3TextConfig",
+    "Gemma3TextForSequenceClassification",
+    "Gemma3TextModel",
+    "GemmaConfig",
+    "GemmaForCausalLM",
+    "GemmaForSequenceClassification",
+    "GemmaForTokenClassification",
+    "GemmaModel",
+    "GemmaPreTrainedModel",
     "GenerateBeamDecoderOnlyOutput",
     "GenerateBeamEncoderDecoderOutput",
     "GenerateDecoderOnlyOutput",
@@ -300,6 +690,20 @@ __all__ = [
     "MinPLogitsWarper",
     "MismatchError",
     "MissingFrameworkError",
+    "MistralConfig",
+    "MistralForCausalLM",
+    "MistralForQuestionAnswering",
+    "MistralForSequenceClassification",
+    "MistralForTokenClassification",
+    "MistralModel",
+    "MistralPreTrainedModel",
+    "MixtralConfig",
+    "MixtralForCausalLM",
+    "MixtralForQuestionAnswering",
+    "MixtralForSequenceClassification",
+    "MixtralForTokenClassification",
+    "MixtralModel",
+    "MixtralPreTrainedModel",
     "ModelOutput",
     "ModuleUtilsMixin",
     "NoBadWordsLogitsProcessor",
@@ -307,6 +711,12 @@ __all__ = [
     "OffloadedCache",
     "OffloadedKVCache",
     "OptionError",
+    "Phi3Config",
+    "Phi3ForCausalLM",
+    "Phi3ForSequenceClassification",
+    "Phi3ForTokenClassification",
+    "Phi3Model",
+    "Phi3PreTrainedModel",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PrefixConstrainedLogitsProcessor",
@@ -327,6 +737,13 @@ __all__ = [
     "Qwen3ForSequenceClassification",
     "Qwen3ForTokenClassification",
     "Qwen3Model",
+    "Qwen3MoeConfig",
+    "Qwen3MoeForCausalLM",
+    "Qwen3MoeForQuestionAnswering",
+    "Qwen3MoeForSequenceClassification",
+    "Qwen3MoeForTokenClassification",
+    "Qwen3MoeModel",
+    "Qwen3MoePreTrainedModel",
     "Qwen3PreTrainedModel",
     "RepetitionPenaltyLogitsProcessor",
     "ResourceLimitError",

@@ -25,8 +25,9 @@ Each is also the builtin that people catch today. The data of a message is on th
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = [
@@ -200,3 +201,18 @@ class CheckpointBusyError(PretrainedError, OSError):
 
 class SaveError(PretrainedError, OSError):
     """A save failed; the previous content of the folder is untouched. `__cause__` has the system's error."""
+
+
+def unknown_name(key: str, value: object, known: Iterable[str]) -> ConfigError:
+    """The error for a config field `key` whose `value` is none of the `known` names; it suggests the nearest."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"{key}={value!r} is not known.{hint} Known: {', '.join(names)}.", key=key, value=value)
+
+
+def unknown_argument(owner: str, name: str, known: Iterable[str]) -> OptionError:
+    """The error for a keyword that `owner` does not take; it suggests the nearest of those it takes."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return OptionError(f"{owner} takes no {name!r:.80}{hint}", key=name)

@@ -19,7 +19,9 @@ from .checkpoint.dtypes import DtypePolicy
 from .checkpoint.execute import Loaded, execute
 from .checkpoint.find import Weights, find_checkpoint, find_gguf, settle
 from .checkpoint.formats.memory import MEMORY, StateDict
-from .checkpoint.plan_load import LoadPlan, place_of, plan_load
+from .checkpoint.places import place_of
+from .checkpoint.plan_load import LoadPlan, plan_load
+from .checkpoint.plan_parts import joined
 from .checkpoint.rules import rules_from_mapping
 from .checkpoint.tensors import FileStamp
 from .configuration import CONFIG_NAME
@@ -219,7 +221,7 @@ def build_plan(
     policy.check_names(alias for spec in params for alias in (spec.name, *spec.aliases))
     if quantizer is not None:
         wanted = {name: spec for spec in params for name in (spec.name, *spec.aliases)}
-        params = quantizer.prepare(model, params, weights, lambda name: place_of(name, wanted, prefix, rules)[0])
+        params = quantizer.prepare(model, params, weights, lambda name: place_of(name, wanted, prefix, rules).name)
         policy = quantizer.keep_dtypes(policy)
     if options.placement.device_map is not None:
         placer = backend.placer
@@ -242,6 +244,7 @@ def build_plan(
         source=name_of(weights),
         model=cls.__name__,
     )
+    plan.steps = joined(plan.steps, weights.containers)
     plan.placement = placement
     if quantizer is not None:
         quantizer.stamp(plan)
@@ -317,7 +320,7 @@ def _report_of(plan: LoadPlan, loaded: Loaded, seconds: dict[str, float]) -> Loa
         unexpected_keys=Keys(plan.unexpected),
         mismatched_keys=Keys((m.name, m.found, m.wanted) for m in plan.mismatched),
         conflicts=plan.conflicts,
-        num_loaded=len(plan.steps),
+        num_loaded=len({step.param for step in plan.steps}),
         bytes_read=loaded.bytes_read,
         bytes_mapped=loaded.bytes_mapped,
         seconds=seconds,

@@ -31,6 +31,7 @@ from .pt.outputs import (
     Wav2Vec2BaseModelOutput,
     XVectorOutput,
 )
+from .pt.outputs_moe import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 
 __all__ = [
     "BaseModelOutput",
@@ -48,6 +49,8 @@ __all__ = [
     "MaskedImageModelingOutput",
     "MaskedLMOutput",
     "ModelOutput",
+    "MoeCausalLMOutputWithPast",
+    "MoeModelOutputWithPast",
     "MultipleChoiceModelOutput",
     "NextSentencePredictorOutput",
     "QuestionAnsweringModelOutput",

@@ -121,7 +121,7 @@ class SaveOptions:
     max_shard_size: int | str = "5GB"
     variant: str | None = None
     durable: bool = True
-    form: str = "safetensors"  # or "torch", a key of the table of formats
+    form: str = "safetensors"  # or "torch", "msgpack": a key of the table of formats
     blocking: bool = True
     save_peft_format: bool = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from .checkpoint.formats import safetensors
 from .checkpoint.formats.safetensors import Outgoing
 from .checkpoint.index import dump_index
 from .checkpoint.plan_save import SavePlan, Stored, plan_save
-from .errors import SaveError
+from .checkpoint.rules import AnyRule, Op, back_through_rules, through_rules
+from .errors import InvalidOptionError, SaveError
 from .options import SaveOptions, parse_size
 from .report import SaveReport
 
-__all__ = ["save"]
+__all__ = ["layout_ops", "names_at_rest", "save", "variant_word"]
 
 logger = logging.getLogger(__name__)
 
@@ -120,3 +122,29 @@ def _text_files(plan: SavePlan, texts: Mapping[str, str]) -> dict[str, bytes]:
     if plan.index_name is not None:
         files[plan.index_name] = dump_index(plan.weight_map, {"total_size": plan.total_size})
     return files
+
+
+def names_at_rest(names: Iterable[str], loaded: Mapping[str, str], rules: Sequence[AnyRule]) -> dict[str, str]:
+    """Name in the model → name to be written: the one that was read, unless two tensors would have it then.
+
+    What was not read is called what the rules call it on the way back.
+    """
+    own = list(names)
+    found = {name: loaded.get(name) or back_through_rules(name, rules) for name in own}
+    return found if len(set(found.values())) == len(found) else {name: name for name in own}
+
+
+def layout_ops(name: str, key: str, rules: Sequence[AnyRule]) -> tuple[Op, ...]:
+    """What lays out the tensor `name` of a model as it lies under `key` in a file, where the rules restore it from."""
+    renamed, ops, _ = through_rules(key, rules)
+    return tuple(op.inverse for op in reversed(ops)) if ops and renamed == name else ()
+
+
+_VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}")
+
+
+def variant_word(variant: Any) -> str | None:
+    """The variant of a save. Raises InvalidOptionError if it is no plain word."""
+    if variant is None or (isinstance(variant, str) and _VARIANT.fullmatch(variant)):
+        return variant
+    raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,25 @@ def test_the_plan_is_what_the_load_does(name: str, dtype: str | None, reference:
     assert {step["parameter"]: step["shape"] for step in document["steps"]} == {
         key: list(p.shape) for key, p in model.named_parameters()
     }
+
+
+def test_experts_are_read_into_place_or_mapped(tmp_path: Path, run_json: Any) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 40}
+    config = pretrained.MixtralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_local_experts=3)
+    model = pretrained.MixtralForCausalLM(config)
+    model.save_pretrained(tmp_path / "ours")
+    weights = load_file(tmp_path / "ours" / "model.safetensors")
+    (tmp_path / "published").mkdir()
+    shutil.copy(tmp_path / "ours" / "config.json", tmp_path / "published")
+    save_file(weights, tmp_path / "published" / "model.safetensors", metadata={"format": "pt"})  # sorted by name
+    for folder, num_steps, how in (("ours", 2, "map"), ("published", 9, "read")):
+        code, document = run_json("plan", tmp_path / folder)
+        steps = [step for step in document["steps"] if ".experts." in step["parameter"]]
+        report = pretrained.MixtralForCausalLM.from_pretrained(tmp_path / folder, output_loading_info=True)[1]
+        assert (code, len(steps), {step["how"] for step in steps}) == (0, num_steps, {how})
+        assert document["totals"]["bytes_mapped"] == report.bytes_mapped
+        assert document["totals"]["bytes_read"] == report.bytes_read
+        assert report.num_loaded == len(list(model.named_parameters()))
 
 
 def test_missing_and_unexpected(reference: Path, run: Any, run_json: Any) -> None:

@@ -23,6 +23,11 @@ SETTINGS = {
     "RobertaForCausalLM": {"is_decoder": True},
 }
 NUM_CHOICES = 2
+# Families with experts: where they are at rest, and which parts make up each of the model's two tensors.
+EXPERTS_AT_REST = {
+    "mixtral": ("block_sparse_moe", {"gate_up_proj": ["w1", "w3"], "down_proj": ["w2"]}),
+    "qwen3_moe": ("mlp", {"gate_up_proj": ["gate_proj", "up_proj"], "down_proj": ["down_proj"]}),
+}
 
 
 class Case:
@@ -72,6 +77,17 @@ class Case:
     @property
     def layers(self) -> int:
         return self.shared.config.num_hidden_layers
+
+    def at_rest(self, name: str) -> list[str]:
+        """What a parameter is called in a file; the experts of a layer are stored one by one."""
+        if self.model_type not in EXPERTS_AT_REST:
+            return [name]
+        block, pieces = EXPERTS_AT_REST[self.model_type]
+        head, dot, stack = name.rpartition(".mlp.experts.")
+        if not dot:
+            return [name.replace(".mlp.gate.", f".{block}.gate.")]
+        count = self.shared.config.num_experts
+        return [f"{head}.{block}.experts.{item}.{piece}.weight" for item in range(count) for piece in pieces[stack]]
 
     def run(self, model: Any, **more: Any) -> Any:
         with torch.no_grad():

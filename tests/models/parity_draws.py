@@ -85,6 +85,84 @@ def llama(rng: random.Random) -> dict[str, Any]:
     return grouped(rng) | {"attention_bias": rng.random() < 0.5, "mlp_bias": rng.random() < 0.5}
 
 
+def mistral(rng: random.Random) -> dict[str, Any]:
+    return grouped(rng) | {"sliding_window": rng.choice([None, 1, 7, 40])}
+
+
+def phi3(rng: random.Random) -> dict[str, Any]:
+    drawn = grouped(rng)
+    heads = drawn["num_attention_heads"]
+    drawn["hidden_size"], share = 16 * heads * rng.randint(1, 3), rng.choice([0.5, 1.0])
+    turning = int(drawn["hidden_size"] // heads * share)
+    long = {
+        "rope_type": "longrope",
+        "short_factor": [rng.uniform(1, 2) for _ in range(turning // 2)],
+        "long_factor": [rng.uniform(1, 9) for _ in range(turning // 2)],
+    }
+    rope = rng.choice([{"rope_type": "default"}, long])
+    del drawn["head_dim"]
+    return drawn | {
+        "original_max_position_embeddings": rng.choice([16, 32, 64]),
+        "rope_parameters": rope | {"rope_theta": 10000.0, "partial_rotary_factor": share},
+        "sliding_window": rng.choice([None, 7]),
+    }
+
+
+def gemma(rng: random.Random) -> dict[str, Any]:
+    act = rng.choice(["gelu", "gelu_pytorch_tanh", "silu"])
+    return grouped(rng) | {"attention_bias": rng.random() < 0.5, "hidden_act": act}
+
+
+def gemma2(rng: random.Random) -> dict[str, Any]:
+    drawn = grouped(rng)
+    return drawn | {
+        "hidden_size": 12 * drawn["num_attention_heads"] * rng.randint(1, 5),
+        "attention_bias": rng.random() < 0.5,
+        "query_pre_attn_scalar": rng.randint(5, 60),
+        "sliding_window": rng.choice([1, 7, 40]),
+        "final_logit_softcapping": rng.choice([None, 3.0, 30.0]),
+        "attn_logit_softcapping": rng.choice([None, 2.0, 50.0]),
+    }
+
+
+def gemma3(rng: random.Random) -> dict[str, Any]:
+    drawn = gemma2(rng)
+    full, near = drawn.pop("rope_parameters"), {"rope_type": "default", "rope_theta": rng.choice([100.0, 10000.0])}
+    return drawn | {
+        "rope_parameters": {"full_attention": full, "sliding_attention": near},
+        "attn_logit_softcapping": None,
+        "sliding_window": rng.choice([2, 8, 40]),
+        "sliding_window_pattern": rng.randint(2, 4),
+        "use_bidirectional_attention": rng.random() < 0.3,
+    }
+
+
+def mixtral(rng: random.Random) -> dict[str, Any]:
+    experts = rng.randint(2, 9)
+    return grouped(rng) | {
+        "intermediate_size": 8 * rng.randint(3, 40),
+        "sliding_window": rng.choice([None, 7, 40]),
+        "num_local_experts": experts,
+        "num_experts_per_tok": rng.randint(1, min(3, experts)),
+        "output_router_logits": rng.random() < 0.5,
+        "router_aux_loss_coef": 0.3,
+    }
+
+
+def qwen3_moe(rng: random.Random) -> dict[str, Any]:
+    drawn = mixtral(rng)
+    return drawn | {
+        "num_experts": drawn.pop("num_local_experts"),
+        "num_hidden_layers": rng.randint(3, 6),  # of which one has experts at least, as the reference needs it
+        "moe_intermediate_size": 8 * rng.randint(2, 20),
+        "norm_topk_prob": rng.random() < 0.5,
+        "decoder_sparse_step": rng.choice([1, 1, 2]),
+        "mlp_only_layers": rng.choice([[], [0], [1]]),
+        "use_sliding_window": rng.random() < 0.5,
+        "attention_bias": rng.random() < 0.5,
+    }
+
+
 def qwen(rng: random.Random) -> dict[str, Any]:
     windows = rng.random() < 0.5
     return grouped(rng) | {"use_sliding_window": windows, "sliding_window": 7, "max_window_layers": rng.randint(0, 2)}
@@ -179,6 +257,13 @@ DRAWS = {
     "distilbert": distilbert,
     "gpt2": gpt2,
     "llama": llama,
+    "qwen3_moe": qwen3_moe,
+    "mixtral": mixtral,
+    "gemma3_text": gemma3,
+    "gemma2": gemma2,
+    "gemma": gemma,
+    "phi3": phi3,
+    "mistral": mistral,
     "qwen2": qwen,
     "qwen3": qwen,
     "roberta": roberta,

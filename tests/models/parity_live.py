@@ -94,6 +94,8 @@ def compare(key: str, ours: Any, theirs: Tensor, mask: Tensor | None) -> float:
     if field == "hidden_states" and "mc_logits" in ours:  # of these the peer gives the last alone an axis for choices
         value = value.reshape(theirs.shape)
     assert value.shape == theirs.shape, (key, value.shape, theirs.shape)
+    if field == "router_logits" and mask is not None:  # (batch * seq, experts)
+        value, theirs = value.unflatten(0, mask.shape), theirs.unflatten(0, mask.shape)
     if mask is not None and mask.ndim == 2 and value.shape[:2] == mask.shape:
         value, theirs = value[mask.bool()], theirs[mask.bool()]
     # max() drops a NaN without a word, and two NaNs would pass for agreement.
@@ -107,7 +109,10 @@ def round_of(cases: list[Any], choose: Callable[[], str], peer: str, worst: Wors
     """One config of each class: adds to `worst`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        done = {str(index): compute(case, choose(), folder / str(index), spoil) for index, case in enumerate(cases)}
+        done = {}
+        for index, case in enumerate(cases):
+            attention = choose() if case.cls._supports_sdpa else "eager"
+            done[str(index)] = compute(case, attention, folder / str(index), spoil)
         (folder / "spec.json").write_text(json.dumps([spec for spec, _ in done.values()]))
         ran = subprocess.run([peer, "-c", PEER, name], capture_output=True, text=True)
         if ran.returncode:

@@ -349,7 +349,7 @@ def split(source: Path, folder: Path) -> None:
         ({"attention__head_count_kv": (4, Value.UINT32)}, MismatchError, "k_proj"),
         ({"block_count": (10**9, Value.UINT32)}, ConfigError, "llama.block_count is 1000000000"),
         ({"context_length": (2**40, Value.UINT64)}, ConfigError, "max_position_embeddings"),
-        ({"expert_count": (8, Value.UINT32)}, ConfigError, "llama.expert_count is 8"),
+        ({"expert_shared_count": (8, Value.UINT32)}, ConfigError, "llama.expert_shared_count is 8"),
     ],
 )
 def test_metadata_that_lies(fields: dict[str, Any], kind: type[Exception], words: str, tmp_path: Path) -> None:

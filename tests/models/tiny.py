@@ -14,10 +14,17 @@ from safetensors.torch import load_file
 
 from pretrained.models.bert.configuration_bert import BertConfig
 from pretrained.models.distilbert.configuration_distilbert import DistilBertConfig
+from pretrained.models.gemma.configuration_gemma import GemmaConfig
+from pretrained.models.gemma2.configuration_gemma2 import Gemma2Config
+from pretrained.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 from pretrained.models.gpt2.configuration_gpt2 import GPT2Config
 from pretrained.models.llama.configuration_llama import LlamaConfig
+from pretrained.models.mistral.configuration_mistral import MistralConfig
+from pretrained.models.mixtral.configuration_mixtral import MixtralConfig
+from pretrained.models.phi3.configuration_phi3 import Phi3Config
 from pretrained.models.qwen2.configuration_qwen2 import Qwen2Config
 from pretrained.models.qwen3.configuration_qwen3 import Qwen3Config
+from pretrained.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
 from pretrained.models.roberta.configuration_roberta import RobertaConfig, XLMRobertaConfig
 from pretrained.models.t5.configuration_t5 import T5Config
 from pretrained.models.vit.configuration_vit import ViTConfig
@@ -74,7 +81,7 @@ def tiny_distilbert(**changes: Any) -> DistilBertConfig:
     return DistilBertConfig(**settings | changes)
 
 
-QWEN = {
+DECODER = {
     "vocab_size": 61,
     "hidden_size": 24,
     "intermediate_size": 30,
@@ -89,12 +96,50 @@ QWEN = {
 }
 
 
+QWEN_EXPERTS = {
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 10,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [1],
+}
+CAPPED = {"query_pre_attn_scalar": 5, "sliding_window": 4, "final_logit_softcapping": 2.0}
+
+
 def tiny_qwen2(**changes: Any) -> Qwen2Config:
-    return Qwen2Config(**QWEN | changes)
+    return Qwen2Config(**DECODER | changes)
 
 
 def tiny_qwen3(**changes: Any) -> Qwen3Config:
-    return Qwen3Config(**QWEN | changes)
+    return Qwen3Config(**DECODER | changes)
+
+
+def tiny_mistral(**changes: Any) -> MistralConfig:
+    return MistralConfig(**DECODER | {"sliding_window": 4} | changes)
+
+
+def tiny_phi3(**changes: Any) -> Phi3Config:
+    return Phi3Config(**DECODER | {"sliding_window": 4, "partial_rotary_factor": 0.67} | changes)
+
+
+def tiny_gemma(**changes: Any) -> GemmaConfig:
+    return GemmaConfig(**DECODER | changes)
+
+
+def tiny_gemma2(**changes: Any) -> Gemma2Config:
+    return Gemma2Config(**DECODER | CAPPED | {"attn_logit_softcapping": 1.5} | changes)
+
+
+def tiny_gemma3(**changes: Any) -> Gemma3TextConfig:
+    return Gemma3TextConfig(**DECODER | CAPPED | {"sliding_window_pattern": 2, "rope_local_base_freq": 300.0} | changes)
+
+
+def tiny_mixtral(**changes: Any) -> MixtralConfig:
+    return MixtralConfig(**DECODER | {"sliding_window": 4, "num_local_experts": 4} | changes)
+
+
+def tiny_qwen3_moe(**changes: Any) -> Qwen3MoeConfig:
+    return Qwen3MoeConfig(**DECODER | QWEN_EXPERTS | changes)
 
 
 def tiny_llama(**changes: Any) -> LlamaConfig:
@@ -192,6 +237,13 @@ TINY: dict[str, Callable[..., Any]] = {
     "distilbert": tiny_distilbert,
     "gpt2": tiny_gpt2,
     "llama": tiny_llama,
+    "qwen3_moe": tiny_qwen3_moe,
+    "mixtral": tiny_mixtral,
+    "gemma3_text": tiny_gemma3,
+    "gemma2": tiny_gemma2,
+    "gemma": tiny_gemma,
+    "phi3": tiny_phi3,
+    "mistral": tiny_mistral,
     "qwen2": tiny_qwen2,
     "qwen3": tiny_qwen3,
     "roberta": tiny_roberta,

@@ -33,9 +33,11 @@ def build(model_type: str, auto: str, seed: int = 0, **changes: Any) -> PreTrain
     """The class with a tiny config, in eval mode."""
     make = vars(tiny)[f"tiny_{registry.FOLDERS[model_type]}"]
     config = registry.config_class_for({"model_type": model_type}).from_dict(make(**changes).to_dict())
-    config._attn_implementation = "sdpa"
+    cls: Any = registry.model_class_for(auto, config)
+    config._attn_implementation = "sdpa" if cls._supports_sdpa else "eager"
     torch.manual_seed(seed)
-    return registry.model_class_for(auto, config)(config).eval()
+    model: PreTrainedModel = cls(config).eval()
+    return model
 
 
 def batch_for(model: PreTrainedModel, auto: str, rows: int = 2, length: int = 7) -> dict[str, Tensor]:

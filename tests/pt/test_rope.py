@@ -9,7 +9,8 @@ import torch
 
 from pretrained.errors import ConfigError
 from pretrained.models._rope import rope_parameters
-from pretrained.pt.rope import RotaryEmbedding, frequencies, rotary_dim, rotate
+from pretrained.pt.rope import RotaryEmbedding, rotate
+from pretrained.rotary import frequencies, rotary_dim
 
 CASES: list[dict[str, Any]] = [
     {"rope_type": "default"},
@@ -39,7 +40,7 @@ def make(settings: dict[str, Any]) -> RotaryEmbedding:
 
 
 def test_default_frequencies() -> None:
-    found, factor = frequencies({"rope_type": "default", "rope_theta": 100.0}, 4, 32)
+    found, factor = frequencies(torch, {"rope_type": "default", "rope_theta": 100.0}, 4, 32)
     assert factor == 1
     assert found.tolist() == pytest.approx([1.0, 0.1])
 

@@ -80,7 +80,7 @@ def _draw(name: str, like: torch.Tensor) -> torch.Tensor:
 
 
 def _build(case: str, spec: dict, config_class: type, base: dict, weights: dict[str, torch.Tensor]) -> Any:
-    config = config_class(**base, **json.loads(json.dumps(spec.get("config", {}))), attn_implementation="eager")
+    config = config_class(**base | json.loads(json.dumps(spec.get("config", {}))), attn_implementation="eager")
     model = getattr(transformers, spec["class"])(config).eval()
     own, prefix = model.state_dict(), f"{model.base_model_prefix}."
     tied = dict(getattr(model, "_tied_weights_keys", None) or {}) if config.tie_word_embeddings else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -59,7 +60,7 @@ class AutoConfig:
         registry.register(model_type, config, exist_ok=exist_ok)
 
 
-class _AutoModel:
+class AnyAutoModel:
     """A head, whatever the family. Not to be instantiated."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -75,12 +76,16 @@ class _AutoModel:
         Takes what `PreTrainedModel.from_pretrained` takes and raises what it raises; besides, ConfigError for a
         model_type nobody knows and InvalidOptionError for a family that has no such head.
         """
+        return cls._load(pretrained_model_name_or_path, config, kwargs, model_args)
+
+    @classmethod
+    def _load(cls, ref: PathLike | None, config: Any, keywords: Mapping[str, Any], model_args: tuple[Any, ...]) -> Any:
+        """The load itself, in torch."""
         from ..loading import load
 
-        backend = _torch_backend(cls.__name__)
-        options, keywords = split_load_options({"config": config, **kwargs})
-        choose = partial(cls._choose, options=options)
-        model, report = load(choose, pretrained_model_name_or_path, options, keywords, backend, model_args)
+        backend = framework_part(cls.__name__, "torch", "pt.backend").TorchBackend
+        options, rest = split_load_options({"config": config, **keywords})
+        model, report = load(partial(cls._choose, options=options), ref, options, rest, backend, model_args)
         return (model, report) if options.output_loading_info else model
 
     @classmethod
@@ -139,84 +144,90 @@ def _remote_class(
         return None
     snapshot = snapshot or settle(resolve(ref, options.source))
     found: Any = remote_code.load_class(place, values["auto_map"], snapshot, options.source, options.code_revision)
-    wanted = "PretrainedConfig" if auto_name == "AutoConfig" else "PreTrainedModel"
+    prefix = auto_name.partition("Auto")[0]
+    wanted = "PretrainedConfig" if auto_name == "AutoConfig" else f"{prefix}PreTrainedModel"
     if all(base.__name__ != wanted or not base.__module__.startswith(_OURS) for base in found.__mro__):
         raise InvalidOptionError(f"{place} is no {wanted} of this library", key="auto_map", path=snapshot.name)
     found.register_for_auto_class(auto_name)  # so that a save takes the code along
     return found
 
 
-def _torch_backend(name: str) -> Any:
+def framework_part(name: str, framework: str, module: str) -> Any:
+    """A module of this package that needs `framework`, the name of an extra.
+
+    Raises:
+        MissingFrameworkError: what it needs is not installed; `name` is what asked.
+    """
+    packages = {"torch": ("torch",), "flax": ("jax", "flax")}[framework]
     try:
-        from ..pt.backend import TorchBackend
+        return importlib.import_module(f"{_OURS}{module}")
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name not in packages:
             raise
         raise MissingFrameworkError(
-            f"{name} needs torch, which is not installed: pip install 'pretrained[torch]'", key=name
+            f"{name} needs {error.name}, which is not installed: pip install 'pretrained[{framework}]'", key=name
         ) from error
-    return TorchBackend
 
 
-class AutoModel(_AutoModel):
+class AutoModel(AnyAutoModel):
     """The base model of a checkpoint, without a head."""
 
 
-class AutoModelForPreTraining(_AutoModel):
+class AutoModelForPreTraining(AnyAutoModel):
     """The model with the heads it was pretrained with."""
 
 
-class AutoModelForCausalLM(_AutoModel):
+class AutoModelForCausalLM(AnyAutoModel):
     """The model with a head that predicts the next token."""
 
 
-class AutoModelForSeq2SeqLM(_AutoModel):
+class AutoModelForSeq2SeqLM(AnyAutoModel):
     """The model with an encoder, and a decoder with a head that predicts the next token."""
 
 
-class AutoModelForMaskedLM(_AutoModel):
+class AutoModelForMaskedLM(AnyAutoModel):
     """The model with a head that predicts masked tokens."""
 
 
-class AutoModelForNextSentencePrediction(_AutoModel):
+class AutoModelForNextSentencePrediction(AnyAutoModel):
     """The model with a head that tells whether one sentence follows another."""
 
 
-class AutoModelForSequenceClassification(_AutoModel):
+class AutoModelForSequenceClassification(AnyAutoModel):
     """The model with a head that classifies whole sequences."""
 
 
-class AutoModelForTokenClassification(_AutoModel):
+class AutoModelForTokenClassification(AnyAutoModel):
     """The model with a head that classifies each token."""
 
 
-class AutoModelForQuestionAnswering(_AutoModel):
+class AutoModelForQuestionAnswering(AnyAutoModel):
     """The model with a head that finds where an answer starts and ends."""
 
 
-class AutoModelForMultipleChoice(_AutoModel):
+class AutoModelForMultipleChoice(AnyAutoModel):
     """The model with a head that scores each of several choices."""
 
 
-class AutoModelForImageClassification(_AutoModel):
+class AutoModelForImageClassification(AnyAutoModel):
     """The model with a head that classifies whole images."""
 
 
-class AutoModelForMaskedImageModeling(_AutoModel):
+class AutoModelForMaskedImageModeling(AnyAutoModel):
     """The model with a head that fills in masked parts of an image."""
 
 
-class AutoModelForCTC(_AutoModel):
+class AutoModelForCTC(AnyAutoModel):
     """The model with a head that reads speech as text, frame by frame."""
 
 
-class AutoModelForAudioClassification(_AutoModel):
+class AutoModelForAudioClassification(AnyAutoModel):
     """The model with a head that classifies whole recordings."""
 
 
-class AutoModelForAudioFrameClassification(_AutoModel):
+class AutoModelForAudioFrameClassification(AnyAutoModel):
     """The model with a head that classifies each frame of a recording."""
 
 
-class AutoModelForAudioXVector(_AutoModel):
+class AutoModelForAudioXVector(AnyAutoModel):
     """The model with a head that tells speakers apart."""

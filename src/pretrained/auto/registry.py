@@ -11,16 +11,25 @@ from typing import Any
 from ..configuration import PretrainedConfig
 from ..errors import ConfigError, InvalidOptionError, UntrustedCodeError
 
-__all__ = ["AUTO_NAMES", "config_class_for", "family_names", "known_types", "model_class_for", "register"]
+__all__ = [
+    "AUTO_NAMES", "FLAX_AUTO_NAMES", "config_class_for", "family_names", "known_types", "model_class_for", "register",
+]  # fmt: skip
 
 # model_type → folder below models/, whose family.py has the rest.
 FOLDERS: Mapping[str, str] = {
     "bert": "bert",
     "distilbert": "distilbert",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "llama": "llama",
+    "mistral": "mistral",
+    "mixtral": "mixtral",
+    "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "qwen3_moe": "qwen3_moe",
     "roberta": "roberta",
     "t5": "t5",
     "vit": "vit",
@@ -45,6 +54,21 @@ AUTO_NAMES = (
     "AutoModelForAudioClassification",
     "AutoModelForAudioFrameClassification",
     "AutoModelForAudioXVector",
+)
+
+FLAX_AUTO_NAMES = (
+    "FlaxAutoModel",
+    "FlaxAutoModelForPreTraining",
+    "FlaxAutoModelForCausalLM",
+    "FlaxAutoModelForSeq2SeqLM",
+    "FlaxAutoModelForMaskedLM",
+    "FlaxAutoModelForNextSentencePrediction",
+    "FlaxAutoModelForSequenceClassification",
+    "FlaxAutoModelForTokenClassification",
+    "FlaxAutoModelForQuestionAnswering",
+    "FlaxAutoModelForMultipleChoice",
+    "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForCTC",
 )
 
 _lock = threading.Lock()
@@ -132,16 +156,28 @@ def model_class_for(auto_name: str, config: PretrainedConfig) -> type:
         if (auto_name, cls) in _own_models:
             return _own_models[auto_name, cls]
     model_type = config.model_type
-    heads: Mapping[str, str] = _family(model_type).pt if model_type in FOLDERS else {}
+    heads = _heads(_family(model_type), auto_name) if model_type in FOLDERS else {}
     if auto_name in heads:
         found: type = _import(model_type, heads[auto_name])
         return found
-    have = sorted({*heads, *(name for name, cls in _own_models if isinstance(config, cls))})
+    own = (name for name, cls in _own_models if isinstance(config, cls) and _prefix(name) == _prefix(auto_name))
+    have = sorted({*heads, *own})
     raise InvalidOptionError(
         f"{auto_name} has no class for {type(config).__name__} (model_type {model_type!r}); there is: "
         f"{', '.join(have) or 'none'}. {auto_name}.register adds one",
         key="model_type",
     )
+
+
+def _prefix(auto_name: str) -> str:
+    """ "", "Flax" or "TF": whose auto class it is."""
+    return auto_name.partition("Auto")[0]
+
+
+def _heads(family: Any, auto_name: str) -> Mapping[str, str]:
+    """The classes of a family in the framework of an auto class."""
+    found: Mapping[str, str] = {"": family.pt, "Flax": family.flax, "TF": family.tf}[_prefix(auto_name)]
+    return found
 
 
 def register(key: Any, value: type, *, exist_ok: bool = False) -> None:

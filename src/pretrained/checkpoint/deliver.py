@@ -25,6 +25,7 @@ from .execute import (
     Loaded,
     Sink,
     by_file,
+    is_castable,
     load_steps,
     overflow_warning,
     overflows,
@@ -55,6 +56,9 @@ class Placer(Protocol):
     def empty(self, shape: Shape, dtype: str, device: Device) -> Any:
         """An array on a device, not yet filled."""
 
+    def part(self, array: Any, start: int, shape: Shape) -> Any:
+        """A view of a run of an array's elements, from element `start` on, under a shape of its own."""
+
     def send(self, source: Any, source_dtype: str, target: Any, start: int) -> None:
         """Fills `target` from its element `start` on with the flat buffer `source`.
 
@@ -81,7 +85,7 @@ def require_folder(plan: LoadPlan) -> None:
     """Raises InvalidOptionError if something has to be written to an offload folder, and there is none."""
     if plan.placement is None or plan.placement.offload_folder is not None:
         return
-    names = [step.param for step in plan.steps if step.device == DISK and not _can_rest(step)]
+    names = list(dict.fromkeys(step.param for step in plan.steps if step.device == DISK and not _can_rest(step)))
     names += [spec.name for spec in plan.initialise if spec.device == DISK]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -114,19 +118,24 @@ def deliver(
     for path, steps in by_file(step for step in plan.steps if step.device not in (CPU, DISK)).items():
         can_map = use_mmap and not is_remote(path)
         _send_steps(containers[path], steps, sink, placer, loaded, can_map=can_map, ahead=path not in spread)
-    outgoing = []
+    leaving: dict[str, list[Step]] = {}
     for path, steps in by_file(step for step in plan.steps if step.device == DISK).items():
         staying = [step for step in steps if _can_rest(step) and (folder is None or step.is_plain)]
         if staying:
             _let_rest(containers[path], staying, sink, loaded)
         kept = {step.param for step in staying}
-        outgoing += [
-            Outgoing(
-                step.param, step.dtype, step.shape, partial(_bytes_of, containers[path], step, sink, placer, loaded)
-            )
-            for step in steps
-            if step.param not in kept
-        ]
+        for step in steps:
+            if step.param not in kept:
+                leaving.setdefault(step.param, []).append(step)
+    outgoing = [
+        Outgoing(
+            name,
+            steps[0].dtype,
+            steps[0].whole or steps[0].shape,
+            partial(_bytes_of, containers, steps, sink, placer, loaded),
+        )
+        for name, steps in leaving.items()
+    ]
     for spec in plan.initialise:
         if spec.device == DISK:
             value, dtype = placer.initial(spec.name)
@@ -136,8 +145,8 @@ def deliver(
 
 
 def _can_rest(step: Step) -> bool:
-    """Whether the bytes in the file are enough to have the tensor whenever it is used."""
-    return step.entry.offset >= 0 and not step.ops and BITS[step.entry.dtype] % 8 == 0
+    """Whether the bytes in the file, which are all of it, are enough to have the tensor whenever it is used."""
+    return is_castable(step) and step.whole is None
 
 
 def _let_rest(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
@@ -152,13 +161,16 @@ def _let_rest(container: Container, steps: Sequence[Step], sink: Sink, loaded: L
             loaded.warnings += seen.warnings
 
 
-def _bytes_of(container: Container, step: Step, sink: Sink, placer: Placer, loaded: Loaded) -> memoryview:
-    """One tensor as it is used, for the writer to take."""
+def _bytes_of(
+    containers: Mapping[Path, Container], steps: Sequence[Step], sink: Sink, placer: Placer, loaded: Loaded
+) -> memoryview:
+    """One tensor, of all its parts, as it is used, for the writer to take."""
     found = Loaded()
-    load_steps(container, [step], sink, found, use_mmap=True, ahead=False)
-    loaded.bytes_read += step.entry.nbytes
+    for path, here in by_file(steps).items():
+        load_steps(containers[path], here, sink, found, use_mmap=True, ahead=False)
+    loaded.bytes_read += sum(step.entry.nbytes for step in steps)
     loaded.warnings += found.warnings
-    return placer.buffer(found.values[step.param])
+    return placer.buffer(found.values[steps[0].param])
 
 
 def _send_steps(
@@ -172,39 +184,51 @@ def _send_steps(
     ahead: bool,
 ) -> None:
     """From the file to the accelerator through a window a thread; the dtype changes over there."""
-    direct = [step for step in steps if _can_rest(step)]
+    direct = [step for step in steps if is_castable(step)]
     for step in steps:
-        if not _can_rest(step):
+        if not is_castable(step):
             found = Loaded()
-            load_steps(container, [step], sink, found, use_mmap=can_map, ahead=False)
-            loaded.values[step.param] = placer.move(found.values[step.param], step.device)
+            load_steps(container, [step._replace(start=0, whole=None)], sink, found, use_mmap=can_map, ahead=False)
+            if step.whole is None:
+                loaded.values[step.param] = placer.move(found.values[step.param], step.device)
+            else:
+                sink.fill(_room_for(step, placer, loaded), found.values[step.param])
             loaded.warnings += found.warnings
             loaded.bytes_read += step.entry.nbytes
     if not direct:
         return
     require_intact(container, (step.entry for step in direct))
     read, done = source_of(container, can_map=can_map, ahead=ahead)
-    for step in direct:
-        loaded.values[step.param] = placer.empty(step.shape, step.dtype, step.device)
+    rooms = [_room_for(step, placer, loaded) for step in direct]
 
-    def convert(window: tuple[Step, int, int]) -> None:
-        step, start, stop = window
+    def convert(window: tuple[Step, Any, int, int]) -> None:
+        step, room, start, stop = window
         size = BITS[step.entry.dtype] // 8
         first, last = step.entry.offset + start * size, step.entry.offset + stop * size
-        placer.send(read(first, last), step.entry.dtype, loaded.values[step.param], start)
+        placer.send(read(first, last), step.entry.dtype, room, start)
         done(first, last)
 
-    windows = [(step, start, stop) for step in direct for start, stop in windows_of(step)]
+    windows = [(step, room, *window) for step, room in zip(direct, rooms, strict=True) for window in windows_of(step)]
     try:
         run(convert, windows, initializer=sink.worker)
     finally:
         placer.wait()
-    for step in direct:
-        value, entry = loaded.values[step.param], step.entry
+    for step, value in zip(direct, rooms, strict=True):
+        entry = step.entry
         is_suspect = can_overflow(entry.dtype, step.dtype) and sink.count_nonfinite(value, step.dtype) > 0
         if is_suspect and overflows(step, read(entry.offset, entry.offset + entry.nbytes), value, sink):
             loaded.warnings.append(overflow_warning(step))
     loaded.bytes_read += sum(step.entry.nbytes for step in direct)
+
+
+def _room_for(step: Step, placer: Placer, loaded: Loaded) -> Any:
+    """An array on the step's device for what it reads: a new one, or the part of the whole that it is."""
+    if step.whole is None:
+        loaded.values[step.param] = value = placer.empty(step.shape, step.dtype, step.device)
+        return value
+    if step.param not in loaded.values:
+        loaded.values[step.param] = placer.empty(step.whole, step.dtype, step.device)
+    return placer.part(loaded.values[step.param], step.start, step.shape)
 
 
 def _write_out(folder: Path, outgoing: Iterable[Outgoing]) -> dict[str, AtRest]:

@@ -1,7 +1,7 @@
 """Carrying out a plan: each tensor by the cheapest safe way, nothing twice, nothing bound before all is there.
 
 map      the bytes at rest are the parameter's: it becomes a view of the file
-read     the same, but copied into memory of its own
+read     the same, but copied into memory of its own, or into its place in the memory of what it is a part of
 cast     another dtype: through a bounded window into memory of its own
 arrange  layout ops, or a format that only its own reader understands: through an array
 """
@@ -22,15 +22,20 @@ from .rules import apply_ops
 from .tensors import BITS, Container, Entry, num_bytes, require_intact
 
 __all__ = [
-    "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "load_steps", "overflow_warning", "overflows",
-    "source_of", "windows_of",
+    "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "is_castable", "load_steps", "overflow_warning",
+    "overflows", "source_of", "windows_of",
 ]  # fmt: skip
 
 WINDOW = 8 * 2**20  # bytes of source that a worker casts at a time; all there is of it beside the result
 
 
 class Sink(Protocol):
-    """What execute needs of a framework: making its arrays out of bytes."""
+    """What execute needs of a framework: making its arrays out of bytes.
+
+    `alignment` is the number of bytes at whose multiples an array must begin to be used where it lies.
+    """
+
+    alignment: int
 
     def view(self, buffer: Any, offset: int, dtype: str, shape: tuple[int, ...]) -> Any:
         """An array on the memory of `buffer`, which it keeps alive; no copy."""
@@ -43,6 +48,9 @@ class Sink(Protocol):
 
     def from_array(self, array: Any, dtype: str) -> Any:
         """An array of the framework, contiguous and of memory of its own, from numpy's or the framework's own."""
+
+    def fill(self, target: Any, array: Any) -> None:
+        """Writes the elements of an array, numpy's or the framework's own, into one that `view` made; casts them."""
 
     def worker(self) -> None:
         """Called once in each thread that will call `cast`."""
@@ -58,9 +66,13 @@ class AtRest(NamedTuple):
 
 @dataclass
 class Loaded:
-    """Arrays by parameter name, and what it took to get them; `resting` are those that stay on disk."""
+    """Arrays by parameter name, and what it took to get them; `resting` are those that stay on disk.
+
+    `wholes` is the memory of parameters that are read part by part.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
+    wholes: dict[str, memoryview] = field(default_factory=dict)
     resting: dict[str, AtRest] = field(default_factory=dict)
     bytes_mapped: int = 0
     bytes_read: int = 0
@@ -101,17 +113,16 @@ def load_steps(
     for step in steps:
         if step.is_plain:
             plain.append(step)
-        elif step.entry.offset >= 0 and not step.ops and BITS[step.entry.dtype] % 8 == 0:
+        elif is_castable(step):
             cast.append(step)
         else:
             other.append(step)
     can_map = use_mmap and not is_remote(container.path)
-    mapped = [step for step in plain if can_map and not step.is_copy and _is_aligned(step)]
+    mapped = [step for step in plain if can_map and _is_mappable(step, sink)]
     if mapped:
         _map(container, mapped, sink, loaded, ahead=ahead)
     if len(mapped) < len(plain):
-        taken = {step.param for step in mapped}
-        _read(container, [step for step in plain if step.param not in taken], sink, loaded)
+        _read(container, [step for step in plain if not (can_map and _is_mappable(step, sink))], sink, loaded)
     if cast:
         _cast(container, cast, sink, loaded, can_map=can_map, ahead=ahead)
     if other:
@@ -126,7 +137,8 @@ def _arrange(
     largest = max(entry.nbytes for entry in container.entries.values())
     allowance = Allowance(max(largest, MAX_WORKERS * WINDOW))
     overflowed: set[str] = set()
-    loaded.values |= dict.fromkeys(step.param for step in steps)  # in this order, whichever is done first
+    loaded.values |= dict.fromkeys(step.param for step in steps if step.whole is None)  # whichever is done first
+    places = {id(step): _memory_for(step, sink, loaded) for step in steps if step.whole is not None}
 
     def arrange(step: Step) -> None:
         entry = step.entry
@@ -134,7 +146,11 @@ def _arrange(
         with allowance.take(entry.nbytes):
             source = sink.view(area, entry.offset, entry.dtype, entry.shape) if is_view else container.read(entry)
             array = apply_ops(step.ops, source)
-            value = loaded.values[step.param] = sink.from_array(array, step.dtype)
+            if step.whole is None:
+                value = loaded.values[step.param] = sink.from_array(array, step.dtype)
+            else:
+                value = sink.view(places[id(step)], 0, step.dtype, step.shape)
+                sink.fill(value, array)
             if overflows(step, array, value, sink):
                 overflowed.add(step.entry.name)
             if area is not None and is_view:
@@ -157,9 +173,31 @@ def _can_view(step: Step) -> bool:
     return step.entry.offset >= 0 and BITS[step.entry.dtype] % 8 == 0
 
 
-def _is_aligned(step: Step) -> bool:
-    """Whether the elements lie at multiples of their size; old files have headers of any length."""
-    return step.entry.offset % max(1, BITS[step.dtype] // 8) == 0
+def is_castable(step: Step) -> bool:
+    """Whether the bytes in the file, element by element, are enough to make the tensor of."""
+    return step.entry.offset >= 0 and not step.ops and BITS[step.entry.dtype] % 8 == 0
+
+
+def _is_mappable(step: Step, sink: Sink) -> bool:
+    """Whether a plain tensor can be used where it lies: as a whole, at a place that the framework takes.
+
+    Old files have headers of any length.
+    """
+    is_aligned = step.entry.offset % max(sink.alignment, BITS[step.dtype] // 8) == 0
+    return is_aligned and not step.is_copy and step.whole is None
+
+
+def _memory_for(step: Step, sink: Sink, loaded: Loaded) -> memoryview:
+    """New memory for a parameter, or the place of a part in the memory of its whole; the array goes to `loaded`."""
+    if step.whole is None:
+        memory = allocate(num_bytes(step.shape, step.dtype))
+        loaded.values[step.param] = sink.view(memory, 0, step.dtype, step.shape)
+        return memory
+    if step.param not in loaded.wholes:
+        loaded.wholes[step.param] = memory = allocate(num_bytes(step.whole, step.dtype))
+        loaded.values[step.param] = sink.view(memory, 0, step.dtype, step.whole)
+    first = step.start * BITS[step.dtype] // 8
+    return loaded.wholes[step.param][first : first + num_bytes(step.shape, step.dtype)]
 
 
 def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded, *, ahead: bool) -> None:
@@ -172,11 +210,10 @@ def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded
 
 def _read(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
     extents = []
-    for param, entry, dtype, shape, *_ in steps:
-        memory = allocate(entry.nbytes)
-        loaded.values[param] = sink.view(memory, 0, dtype, shape)
-        if entry.nbytes:
-            extents.append(Extent(entry.offset, memory))
+    for step in steps:
+        memory = _memory_for(step, sink, loaded)
+        if step.entry.nbytes:
+            extents.append(Extent(step.entry.offset, memory))
     loaded.bytes_read += read_extents(container.path, container.stamp, extents)
 
 
@@ -189,8 +226,7 @@ def _cast(
     overflowed: set[str] = set()
     pages = HugePages()
     for step in steps:
-        memory = allocate(num_bytes(step.shape, step.dtype))
-        loaded.values[step.param] = sink.view(memory, 0, step.dtype, step.shape)
+        memory = _memory_for(step, sink, loaded)
         windows += [(step, memory, start, stop) for start, stop in windows_of(step)]
 
     def convert(window: tuple[Step, memoryview, int, int]) -> None:

@@ -125,10 +125,15 @@ def single_name(variant: str | None = None) -> str:
 def is_weight_file(name: str, variant: str | None = None, form: str = "safetensors") -> bool:
     """Whether `name` is a weight file or index that a save of this variant and format writes, or that shadows one."""
     tag = f".{re.escape(variant)}" if variant else ""
-    ours = rf"model{tag}(?:{_NUMBERS})?\.safetensors|model\.safetensors\.index{tag}\.json"
-    if form == "torch":  # safetensors come first in a load, so those of an earlier save go as well
-        ours += rf"|pytorch_model{tag}(?:{_NUMBERS})?\.bin|pytorch_model\.bin\.index{tag}\.json"
-    return bool(re.fullmatch(ours, name))
+    for key, written in FORMATS.items():  # those before it come first in a load, so what an earlier save left goes
+        stem, suffix = map(re.escape, written.single.rpartition(".")[::2])
+        if written.index and (
+            re.fullmatch(rf"{stem}{tag}(?:{_NUMBERS})?\.{suffix}", name) or name == variant_name(written.index, variant)
+        ):
+            return True
+        if key == form:
+            break
+    return False
 
 
 def has_usual_name(name: str, variant: str | None = None) -> bool:

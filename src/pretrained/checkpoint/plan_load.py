@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._types import CPU, Device, Shape
 from ..errors import ConfigError, MismatchError, TensorError
 from .dtypes import DtypePolicy, can_hold, is_complex, is_floating
-from .rules import Op, Rule, legacy_names, shape_after, through_rules
+from .fusions import Part, Stack, find_fusion
+from .places import BY_RULE, place_of
+from .plan_parts import FoundPart, Unfit, in_order
+from .rules import AnyRule, Op, shape_after
 from .tensors import BITS, Entry, count_elements, num_bytes
 
 if TYPE_CHECKING:
     from .devices import Placement
 
-__all__ = ["LoadPlan", "Mismatch", "ParamSpec", "Step", "place_of", "plan_load"]
+__all__ = ["LoadPlan", "Mismatch", "ParamSpec", "Step", "plan_load"]
 
 # Buffers that older releases stored and that are functions of the config.
 _OBSOLETE = (".position_ids", "rotary_emb.inv_freq", ".masked_bias")
@@ -42,7 +45,9 @@ class ParamSpec(NamedTuple):
 class Step(NamedTuple):
     """One tensor's way: the entry as it lies, through `ops`, into the parameter as `dtype`.
 
-    `is_copy` says that another step uses the same entry: this parameter needs memory of its own.
+    `is_copy` says that another step uses the same entry: this parameter needs memory of its own. Of a step with a
+    `whole` the entry is one part of the parameter, which has that shape; it begins at the parameter's element `start`,
+    and `shape` is the part's.
     """
 
     param: str
@@ -52,6 +57,8 @@ class Step(NamedTuple):
     ops: tuple[Op, ...] = ()
     is_copy: bool = False
     device: Device = CPU
+    start: int = 0
+    whole: Shape | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -60,12 +67,16 @@ class Step(NamedTuple):
 
 
 class Mismatch(NamedTuple):
-    """A tensor whose shape is not the parameter's."""
+    """A tensor whose shape is not the parameter's, or parts that do not make it up: then `reason` says why."""
 
     name: str
     found: Shape
     wanted: Shape
     entry: Entry
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason or f'checkpoint {list(self.found)}, model {list(self.wanted)}'}"
 
 
 @dataclass
@@ -73,14 +84,14 @@ class LoadPlan:
     """What a load will do.
 
     Attributes:
-        steps: one for each parameter that comes from the checkpoint.
+        steps: one for each parameter that comes from the checkpoint, or for each part of it.
         initialise: specs of parameters that have to be initialised: missing ones and, if allowed, mismatched ones.
         missing: names of parameters the checkpoint lacks, less those the class says are no loss.
         unexpected: names at rest that no parameter has.
         mismatched: tensors of another shape.
         conflicts: sentences about tensors that contradict each other or change their meaning.
         twins: pairs (param, entry not used) of tied tensors that are both at rest and must be equal.
-        renamed: parameter → name at rest, where a rule renamed it.
+        renamed: parameter, or what a part of one is called by its rule → name at rest, where a rule renamed it.
         placement: which device everything goes to, where that was asked for.
     """
 
@@ -113,7 +124,7 @@ class LoadPlan:
         self._check_something_matches()
         complaints: list[str] = []
         if self.mismatched and (strict or not ignore_mismatched_sizes):
-            complaints += [f"{m.name}: checkpoint {list(m.found)}, model {list(m.wanted)}" for m in self.mismatched]
+            complaints += map(str, self.mismatched)
         if strict:
             complaints += [f"{name}: missing from the checkpoint" for name in self.missing]
             complaints += [f"{name}: not a parameter of the model" for name in self.unexpected]
@@ -168,7 +179,7 @@ def plan_load(
     policy: DtypePolicy,
     *,
     prefix: str = "",
-    rules: Sequence[Rule] = (),
+    rules: Sequence[AnyRule] = (),
     aliases: Mapping[str, str] | None = None,
     layouts: Mapping[str, tuple[Op, ...]] | None = None,
     ignore_missing: Iterable[str] = (),
@@ -195,37 +206,68 @@ def plan_load(
     """
     plan = LoadPlan(source=source, model=model)
     wanted = {name: spec for spec in params for name in (spec.name, *spec.aliases)}
-    chosen = _match(plan, entries, wanted, prefix, rules, layouts or {})
+    chosen, parts = _match(plan, entries, wanted, prefix, rules, layouts or {})
     copies = _follow_aliases(plan, entries, wanted, prefix, rules, chosen, aliases) if aliases else frozenset()
     uniform = policy.default if policy.is_uniform else None
-    steps = plan.steps
     for spec in params:
-        found = chosen.get(spec.name)
-        if found is None:
+        dtype = (uniform or policy.dtype_of(spec.name)) if is_floating(spec.dtype) else spec.dtype
+        if (found := chosen.get(spec.name)) is not None:
+            _fill(plan, spec, found, dtype, is_copy=spec.name in copies)
+        elif spec.name in parts:
+            _fill_by_parts(plan, spec, list(parts[spec.name].values()), dtype, rules)
+        else:
             plan.initialise.append(spec)
             plan.missing.append(spec.name)
-            continue
-        entry, ops = found
-        shape = entry.shape if not ops else _shape_or_none(ops, entry.shape)
-        if shape != spec.shape:
-            plan.mismatched.append(Mismatch(spec.name, entry.shape, spec.shape, entry))
-            plan.initialise.append(spec)
-            continue
-        if is_floating(spec.dtype):
-            dtype = uniform or policy.dtype_of(spec.name)
-            if not is_floating(entry.dtype):
-                plan.conflicts.append(f"{entry.name} is {entry.dtype} at rest and {dtype} in the model")
-        else:
-            dtype = spec.dtype
-            if entry.dtype != dtype and _loses(entry.dtype, dtype):
-                plan.conflicts.append(f"{entry.name} is {entry.dtype} at rest and {dtype} in the model")
-        steps.append(Step(spec.name, entry, dtype, spec.shape, ops, spec.name in copies, spec.device))
     plan.missing = _without(plan.missing, ignore_missing)
     plan.unexpected = _without(plan.unexpected, ignore_unexpected)
     return plan
 
 
 _Found = tuple[Entry, tuple[Op, ...]]
+_Parts = dict[str, dict[Part, FoundPart]]
+
+
+def _fill(plan: LoadPlan, spec: ParamSpec, found: _Found, dtype: str, *, is_copy: bool) -> None:
+    """The step that fills a parameter from one tensor, or what is wrong with that."""
+    entry, ops = found
+    shape = entry.shape if not ops else _shape_or_none(ops, entry.shape)
+    if shape != spec.shape:
+        plan.mismatched.append(Mismatch(spec.name, entry.shape, spec.shape, entry))
+        plan.initialise.append(spec)
+        return
+    _note_dtype(plan, spec, entry, dtype)
+    plan.steps.append(Step(spec.name, entry, dtype, spec.shape, ops, is_copy, spec.device))
+
+
+def _fill_by_parts(
+    plan: LoadPlan, spec: ParamSpec, found: list[FoundPart], dtype: str, rules: Sequence[AnyRule]
+) -> None:
+    """The steps that fill a stack from its parts, or what is wrong with them."""
+    fusion = find_fusion(rules, spec.name)
+    assert fusion is not None
+    shapes = [_shape_or_none(each.ops, each.entry.shape) for each in found]
+    fitting = in_order(found, shapes, spec.shape, fusion)
+    if isinstance(fitting, Unfit):
+        plan.mismatched.append(Mismatch(spec.name, fitting.found, spec.shape, fitting.entry, fitting.reason))
+        plan.initialise.append(spec)
+        return
+    stack = Stack(spec.shape[0], len(fusion.pieces))
+    shape = stack.part_shape(spec.shape)
+    names = fusion.names(spec.name, stack.items) or ()
+    for each, name in zip(fitting, names, strict=True):
+        _note_dtype(plan, spec, each.entry, dtype)
+        start = stack.start(each.part, spec.shape)
+        plan.steps.append(Step(spec.name, each.entry, dtype, shape, each.ops, False, spec.device, start, spec.shape))
+        if each.is_renamed and each.key != name:
+            plan.renamed[name] = each.key
+
+
+def _note_dtype(plan: LoadPlan, spec: ParamSpec, entry: Entry, dtype: str) -> None:
+    """Notes a change of dtype that changes what a tensor means."""
+    if entry.dtype == dtype:
+        return
+    if not is_floating(entry.dtype) if is_floating(spec.dtype) else _loses(entry.dtype, dtype):
+        plan.conflicts.append(f"{entry.name} is {entry.dtype} at rest and {dtype} in the model")
 
 
 def _match(
@@ -233,17 +275,24 @@ def _match(
     entries: Mapping[str, Entry],
     wanted: Mapping[str, ParamSpec],
     prefix: str,
-    rules: Sequence[Rule],
+    rules: Sequence[AnyRule],
     layouts: Mapping[str, tuple[Op, ...]],
-) -> dict[str, _Found]:
-    """Parameter name → the entry that fills it; notes unexpected names, conflicts and twins in the plan."""
+) -> tuple[dict[str, _Found], _Parts]:
+    """Parameter name → the entry that fills it, or the parts of it; notes unexpected names, conflicts and twins."""
     chosen: dict[str, _Found] = {}
+    parts: _Parts = {}
     rank: dict[str, tuple[int, int]] = {}
     for key, entry in entries.items():
-        name, ops, how = place_of(key, wanted, prefix, rules)
+        name, ops, how, part = place_of(key, wanted, prefix, rules)
         spec = wanted.get(name)
         if spec is None:
             plan.unexpected.append(key)
+            continue
+        whole_ops = (*layouts[key], *ops) if key in layouts else ops
+        if part is not None:
+            found = FoundPart(key, entry, whole_ops, part, how == BY_RULE)
+            if parts.setdefault(spec.name, {}).setdefault(part, found) is not found:
+                _note_double(plan, spec, entry, tied=False)
             continue
         # Of several entries for one parameter the plainest name wins, and the parameter's own over an alias.
         here = (how, 0 if name == spec.name else 1)
@@ -253,11 +302,14 @@ def _match(
             if loser is entry:
                 continue
             plan.renamed.pop(spec.name, None)
-        if key != name and how == _BY_RULE:
+        if key != name and how == BY_RULE:
             plan.renamed[spec.name] = key
-        chosen[spec.name] = (entry, (*layouts[key], *ops) if key in layouts else ops)
+        chosen[spec.name] = (entry, whole_ops)
         rank[spec.name] = here
-    return chosen
+    for name in [name for name in parts if name in chosen]:
+        for found in parts[name].values():
+            _note_double(plan, wanted[name], found.entry, tied=False)
+    return chosen, parts
 
 
 def _follow_aliases(
@@ -265,7 +317,7 @@ def _follow_aliases(
     entries: Mapping[str, Entry],
     wanted: Mapping[str, ParamSpec],
     prefix: str,
-    rules: Sequence[Rule],
+    rules: Sequence[AnyRule],
     chosen: dict[str, _Found],
     aliases: Mapping[str, str],
 ) -> frozenset[str]:
@@ -273,9 +325,9 @@ def _follow_aliases(
     used = {entry.name for entry, _ in chosen.values()}
     copies = set()
     for alias, kept in aliases.items():
-        name, ops, _ = place_of(alias, wanted, prefix, rules)
+        name, ops, _, part = place_of(alias, wanted, prefix, rules)
         spec = wanted.get(name)
-        if spec is None or spec.name in chosen or kept not in entries:
+        if spec is None or part is not None or spec.name in chosen or kept not in entries:
             continue
         chosen[spec.name] = (entries[kept], ops)
         if entries[kept].name in used:
@@ -288,37 +340,6 @@ def _follow_aliases(
 def _loses(source: str, target: str) -> bool:
     """Whether a tensor that is no floating parameter can change its values on the way."""
     return is_floating(source) or not (is_complex(source) or is_complex(target) or can_hold(target, source))
-
-
-_BY_RULE = 1
-
-
-def place_of(
-    key: str, wanted: Mapping[str, ParamSpec], prefix: str, rules: Sequence[Rule]
-) -> tuple[str, tuple[Op, ...], int]:
-    """(the model's name of what is called `key` at rest, layout changes, how far from the original the name is)."""
-    name, ops = through_rules(key, rules) if rules else (key, ())
-    how = _BY_RULE if name != key or ops else 0
-    if name not in wanted:
-        name, how = _other_spelling(name, wanted, prefix)
-    return name, ops, how
-
-
-def _other_spelling(name: str, wanted: Mapping[str, ParamSpec], prefix: str) -> tuple[str, int]:
-    """The spelling of `name` that the model knows, and how far from the original it is."""
-    for how, candidate in enumerate(_candidates(name, prefix), start=2):
-        if candidate in wanted:
-            return candidate, how
-    return name, 0
-
-
-def _candidates(name: str, prefix: str) -> list[str]:
-    spellings = [name, *legacy_names(name)]
-    if prefix:
-        head = prefix + "."
-        for spelling in list(spellings):
-            spellings.append(spelling[len(head) :] if spelling.startswith(head) else head + spelling)
-    return spellings[1:]
 
 
 def _note_double(plan: LoadPlan, spec: ParamSpec, loser: Entry, *, tied: bool) -> None:

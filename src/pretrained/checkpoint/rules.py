@@ -13,14 +13,18 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from .._types import Shape
+from .fusions import Fusion, Part
 from .tensors import count_elements
 
 __all__ = [
+    "AnyRule",
     "Op",
     "Permute",
     "Reshape",
     "Rule",
+    "Shift",
     "apply_ops",
+    "back_through_rules",
     "legacy_names",
     "rules_from_mapping",
     "shape_after",
@@ -87,6 +91,26 @@ class Reshape:
         return array.reshape(self.target)
 
 
+@dataclass(frozen=True)
+class Shift:
+    """Every element plus a constant: of what one format stores as a factor and a model as what it adds to one."""
+
+    amount: float
+
+    @property
+    def inverse(self) -> Shift:
+        """The op that undoes this one, but for what rounding lost."""
+        return Shift(-self.amount)
+
+    def shape(self, shape: Shape) -> Shape:
+        """`shape`."""
+        return shape
+
+    def apply(self, array: Any) -> Any:
+        """The shifted array, in its dtype."""
+        return array + self.amount
+
+
 def shape_after(ops: Iterable[Op], shape: Shape) -> Shape:
     """The shape that `ops`, in order, make of `shape`."""
     for op in ops:
@@ -132,14 +156,34 @@ class Rule:
         return Rule(self.back[0], self.back[1], inverse_ops, (self.pattern, self.replacement))
 
 
-def through_rules(key: str, rules: Iterable[Rule]) -> tuple[str, tuple[Op, ...]]:
-    """(what is called `key` at rest after `rules`, in order; the changes of layout on the way)."""
+AnyRule = Rule | Fusion
+
+
+def through_rules(key: str, rules: Iterable[AnyRule]) -> tuple[str, tuple[Op, ...], Part | None]:
+    """What becomes of a name at rest.
+
+    Returns:
+        (what is called `key` at rest after `rules`, in order; the changes of layout on the way; which part of it the
+        tensor is, if it is not the whole)
+    """
     name = key
     ops: tuple[Op, ...] = ()
+    part = None
     for rule in rules:
-        if (renamed := rule.rename(name)) is not None:
+        if isinstance(rule, Fusion):
+            if (placed := rule.place(name)) is not None:
+                name, part = placed
+        elif (renamed := rule.rename(name)) is not None:
             name, ops = renamed, (*ops, *rule.ops)
-    return name, ops
+    return name, ops, part
+
+
+def back_through_rules(name: str, rules: Sequence[AnyRule]) -> str:
+    """What the model's `name` is called at rest where nothing was read: by the ways back that rules name."""
+    for rule in reversed(rules):
+        if isinstance(rule, Rule) and rule.back is not None and (renamed := rule.inverse.rename(name)) is not None:
+            name = renamed
+    return name
 
 
 def rules_from_mapping(key_mapping: Mapping[str, str] | None) -> tuple[Rule, ...]:

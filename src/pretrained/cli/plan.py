@@ -195,7 +195,7 @@ def _how(step: Step, remote: dict[Any, bool]) -> str:
     if step.entry.file not in remote:
         remote[step.entry.file] = is_remote(step.entry.file)
     if step.is_plain:
-        return "read" if remote[step.entry.file] else "map"
+        return "read" if remote[step.entry.file] or step.whole is not None else "map"
     return "arrange" if step.ops or step.entry.offset < 0 or BITS[step.entry.dtype] % 8 else "cast"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import unknown_name
+from .layers import soft_cap, unknown_name
 
 __all__ = [
     "ATTENTION",
@@ -69,16 +69,19 @@ def eager(
     dropout: float = 0.0,
     causal: bool = False,
     head_mask: Tensor | None = None,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention as "Attention Is All You Need" writes it (arXiv 1706.03762); the weights are returned.
 
-    `head_mask` multiplies the weights after dropout, as the reference has it; it broadcasts to their shape.
+    `head_mask` multiplies the weights after dropout, as the reference has it; it broadcasts to their shape. `softcap`
+    bends the scores before they are masked.
     """
     batch, heads, queries, _ = query.shape
     groups, keys = key.shape[1], key.shape[2]
     # The heads of one group share their keys: as more rows of one product, rather than as copies of the keys.
     rows = query.reshape(batch, groups, heads // groups * queries, -1)
     scores = (rows @ key.transpose(2, 3) * scale).view(batch, heads, queries, keys)
+    scores = soft_cap(scores, softcap)
     if mask is not None:
         scores = scores + mask
     if causal:
@@ -159,10 +162,12 @@ def attend(
     causal: bool = False,
     need_weights: bool = False,
     head_mask: Tensor | None = None,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention by the function called `name`, "sdpa" if there is none; shapes as in `AttentionFunction`.
 
-    A call that needs the weights, or multiplies them by a `head_mask`, is computed by `eager` whatever the name.
+    A call that needs the weights, multiplies them by a `head_mask` or bends scores by a `softcap` is computed by
+    `eager` whatever the name: nothing else knows these.
 
     Raises:
         ConfigError: no attention function has this name.
@@ -173,9 +178,11 @@ def attend(
         raise unknown_name("attn_implementation", name, ATTENTION)
     if query.shape[1] == 0:  # all heads of the layer were pruned
         return query, query.new_empty(query.shape[0], 0, query.shape[2], key.shape[2]) if need_weights else None
-    if need_weights or head_mask is not None:
-        return eager(query, key, value, mask, scale=scale, dropout=dropout, causal=causal, head_mask=head_mask)
-    return ATTENTION[name](query, key, value, mask, scale=scale, dropout=dropout, causal=causal)
+    settings: dict[str, Any] = {"scale": scale, "dropout": dropout, "causal": causal}
+    if need_weights or head_mask is not None or softcap is not None:
+        out, weights = eager(query, key, value, mask, **settings, head_mask=head_mask, softcap=softcap)
+        return out, weights if need_weights or head_mask is not None else None
+    return ATTENTION[name](query, key, value, mask, **settings)
 
 
 def distance_bias(

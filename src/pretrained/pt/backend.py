@@ -39,6 +39,8 @@ class TorchBackend:
         build: makes a fresh model of the same kind, where that is known; for what only a constructor can compute.
     """
 
+    alignment = 1  # torch takes elements at multiples of their size
+
     def __init__(self, build: Callable[[], nn.Module] | None = None) -> None:
         self._build = build
         self._is_fresh = False
@@ -193,25 +195,15 @@ class TorchBackend:
             full = self.from_array(array.array, dtype)
             return Quantized(array.quantize(full), self.count_nonfinite(full, dtype))
         if isinstance(array, torch.Tensor):
-            return self._copied(array.detach(), dtype)
+            return _copied(array.detach(), torch_dtype(dtype), self._pages)
         source = _from_numpy(array)
         is_right = source.dtype == torch_dtype(dtype) and source.is_contiguous()
-        return source if is_right else self._copied(source, dtype)
+        return source if is_right else _copied(source, torch_dtype(dtype), self._pages)
 
-    def _copied(self, source: torch.Tensor, dtype: str) -> torch.Tensor:
-        """The same values in new memory, contiguous."""
-        memory = allocate(source.numel() * torch_dtype(dtype).itemsize)
-        self._pages.prepare(memory)
-        target = self.view(memory, 0, dtype, tuple(source.shape))
-        if source.is_contiguous() or source.dtype == target.dtype:
-            return target.copy_(source)
-        # torch turns what is transposed by tiles, which is three times as fast, if no cast comes with it; so that is
-        # done first, by some rows at a time, in the order in which they lie.
-        step = max(1, _TURNED // max(1, target[0].nbytes))
-        for start in range(0, len(target), step):
-            rows = slice(start, start + step)
-            target[rows].copy_(source[rows].to(target.dtype))
-        return target
+    def fill(self, target: torch.Tensor, array: Any) -> None:
+        """Copies an array into a tensor that is there, by rows where it lies transposed and changes its dtype."""
+        source = array.detach() if isinstance(array, torch.Tensor) else _from_numpy(array)
+        _copy(source, target)
 
     def worker(self) -> None:
         """Keeps torch's own threads out of a thread of ours: several teams on few cores only wait for each other."""
@@ -231,6 +223,28 @@ class TorchBackend:
         """Whether two arrays hold the same bits."""
         first, second = self.describe(array), self.describe(other)
         return first == second and bytes_of(array) == bytes_of(other)
+
+
+def _copied(source: torch.Tensor, dtype: torch.dtype, pages: HugePages) -> torch.Tensor:
+    """The same values in new memory, contiguous."""
+    if source.numel() == 0:
+        return torch.empty(source.shape, dtype=dtype)
+    memory = allocate(source.numel() * dtype.itemsize)
+    pages.prepare(memory)
+    return _copy(source, torch.frombuffer(memory, dtype=dtype).view(source.shape))
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """`target`, contiguous, with the values of `source`."""
+    if source.is_contiguous() or source.dtype == target.dtype:
+        return target.copy_(source)
+    # torch turns what is transposed by tiles, which is three times as fast, if no cast comes with it; so that is done
+    # first, by some rows at a time, in the order in which they lie.
+    step = max(1, _TURNED // max(1, target[0].nbytes))
+    for start in range(0, len(target), step):
+        rows = slice(start, start + step)
+        target[rows].copy_(source[rows].to(target.dtype))
+    return target
 
 
 def _from_numpy(array: np.ndarray) -> torch.Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InvalidOptionError, PretrainedError
+from ..errors import ConfigError, InvalidOptionError
+from ..pruning import checked_table, joined_tables
 from .quantization.base import refuse_quantized
 from .reshape import keep, with_parameters
 
@@ -25,6 +26,7 @@ __all__ = [
     "prune_as_configured",
     "prune_conv1d_layer",
     "prune_conv1ds",
+    "prune_grouped_linear",
     "prune_grouped_linears",
     "prune_groups",
     "prune_layer",
@@ -43,12 +45,12 @@ def prune(model: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
     Raises:
         InvalidOptionError: there is no such layer or head. NotImplementedError: the class cannot be pruned.
     """
-    table = _checked(model.config, heads_to_prune, InvalidOptionError)
+    table = checked_table(model.config, heads_to_prune, InvalidOptionError)
     refuse_quantized(model, None, "prune heads")
     base = model.base_model
     base._prune_heads({layer: list(heads) for layer, heads in table.items()})
     for config in {id(part.config): part.config for part in (model, base)}.values():
-        config.pruned_heads = _joined(config.pruned_heads or {}, table)
+        config.pruned_heads = joined_tables(config.pruned_heads or {}, table)
 
 
 def prune_as_configured(model: Any) -> None:
@@ -57,48 +59,12 @@ def prune_as_configured(model: Any) -> None:
     Raises:
         ConfigError: the config names a layer or head that there is not, or the class cannot be pruned.
     """
-    table = _checked(model.config, model.config.pruned_heads, ConfigError)
+    table = checked_table(model.config, model.config.pruned_heads, ConfigError)
     try:
         model.base_model._prune_heads({layer: list(heads) for layer, heads in table.items()})
     except (NotImplementedError, InvalidOptionError) as error:
         raise ConfigError(f"config key 'pruned_heads': {error}", key="pruned_heads") from error
     model.config.pruned_heads = table
-
-
-def _checked(
-    config: Any, heads_to_prune: Any, error: type[ConfigError] | type[InvalidOptionError]
-) -> dict[int, list[int]]:
-    """The table with layers counted from 0 and heads in order."""
-    if not isinstance(heads_to_prune, Mapping):
-        found = f"{heads_to_prune!r:.80}"
-        raise error(f"heads_to_prune must be {{layer: [heads]}}, found {found}", key="heads_to_prune")
-    num_layers, num_heads = (getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
-    table: dict[int, list[int]] = {}
-    for layer, heads in heads_to_prune.items():
-        _check_index("layer", layer, num_layers, error, may_be_negative=True)
-        if isinstance(heads, str) or not isinstance(heads, Iterable):
-            raise error(f"heads_to_prune[{layer}] must be a list of heads, found {heads!r:.80}", key="heads_to_prune")
-        wanted = list(heads)
-        for head in wanted:
-            _check_index(f"head of layer {layer}", head, num_heads, error)
-        place = layer + num_layers if layer < 0 else layer
-        table[place] = sorted({*table.get(place, ()), *wanted})
-    return table
-
-
-def _check_index(
-    what: str, value: Any, count: Any, error: type[PretrainedError], may_be_negative: bool = False
-) -> None:
-    is_counted = isinstance(count, int)
-    low = -count if may_be_negative and is_counted else 0
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (is_counted and value >= count):
-        limit = f"; there are {count}, from 0 on" if is_counted else ""
-        raise error(f"cannot prune {what} {value!r:.40}: there is no such {what}{limit}", key="heads_to_prune")
-
-
-def _joined(first: Mapping[int, Iterable[int]], second: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
-    layers = sorted({*first, *second})
-    return {layer: sorted({*first.get(layer, ()), *second.get(layer, ())}) for layer in layers}
 
 
 # For attention classes
@@ -145,18 +111,44 @@ def prune_grouped_linears(
     Raises:
         InvalidOptionError: part of a group is left over.
     """
+    kept = _take_out_groups(attention, heads, group_size)
+    if kept is None:
+        return
+    index, shared = kept
+    keep(query, index, dim=0, output=0)
+    keep(output, index, dim=1, output=0)
+    for layer in keys_and_values:
+        keep(layer, shared, dim=0, output=0)
+
+
+def prune_grouped_linear(
+    attention: Any, heads: Collection[int], inputs: nn.Module, output: nn.Module, *, group_size: int
+) -> None:
+    """As `prune_grouped_linears`, where queries, keys and values are, in this order, the rows of one layer `inputs`.
+
+    Raises:
+        InvalidOptionError: part of a group is left over.
+    """
+    width = attention.num_heads * attention.head_dim
+    kept = _take_out_groups(attention, heads, group_size)
+    if kept is None:
+        return
+    index, shared = kept
+    rows = torch.cat([index, width + shared, width + width // group_size + shared])
+    keep(inputs, rows, dim=0, output=0)
+    keep(output, index, dim=1, output=0)
+
+
+def _take_out_groups(attention: Any, heads: Collection[int], group_size: int) -> tuple[Tensor, Tensor] | None:
+    """Counts whole groups out; the places of what stays of queries and of keys, or None if they were gone before."""
     check_groups(heads, attention.pruned_heads, group_size)
     gone = {head // group_size for head in attention.pruned_heads}
     groups = {head // group_size for head in heads}
     num_groups = attention.num_heads // group_size
     index = _take_out(attention, heads, "num_heads", "head_dim")
     if index is None:
-        return
-    keep(query, index, dim=0, output=0)
-    keep(output, index, dim=1, output=0)
-    shared = find_pruneable_heads_and_indices(groups, num_groups, attention.head_dim, gone)[1]
-    for layer in keys_and_values:
-        keep(layer, shared, dim=0, output=0)
+        return None
+    return index, find_pruneable_heads_and_indices(groups, num_groups, attention.head_dim, gone)[1]
 
 
 def prune_groups(attentions: Mapping[int, Any], heads_to_prune: Mapping[int, Collection[int]]) -> None:

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
+from ..errors import unknown_name
 
 __all__ = [
     "ACTIVATIONS",
     "XIELU",
     "Conv1D",
     "DerivedBuffers",
+    "OffsetRMSNorm",
     "RMSNorm",
+    "ScaledEmbedding",
     "activation",
     "chunked",
     "init_normal",
     "keep_places",
+    "soft_cap",
     "unknown_name",
 ]
-
-
-def unknown_name(key: str, value: object, known: Iterable[str]) -> ConfigError:
-    """The error for a config field `key` whose `value` is none of the `known` names; it suggests the nearest."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"{key}={value!r} is not known.{hint} Known: {', '.join(names)}.", key=key, value=value)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -159,6 +153,31 @@ class RMSNorm(nn.Module):
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
 
+class OffsetRMSNorm(nn.Module):
+    """`RMSNorm` whose scale is 1 plus what is learned, in float32 or better to the end (the Gemma models)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets what is learned to 0."""
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(…, size)` normalised and scaled; only the result is in the dtype of `x`."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        wide = x.to(dtype)
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * (1.0 + self.weight.to(dtype))).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Size and epsilon, for `repr`."""
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
 class Conv1D(nn.Module):
     """A linear layer whose weight is stored `(in, out)`, as the checkpoints of OpenAI's GPT models have it.
 
@@ -223,6 +242,37 @@ class DerivedBuffers(nn.Module):
         return self
 
 
+class ScaledEmbedding(nn.Embedding, DerivedBuffers):
+    """An embedding whose vectors are multiplied by a constant, rounded to their dtype first (the Gemma models).
+
+    Args:
+        size: rows.
+        dim: length of a vector.
+        padding_idx: the row that stays 0.
+        scale: the constant.
+    """
+
+    embed_scale: Tensor
+
+    def __init__(self, size: int, dim: int, padding_idx: int | None, scale: float) -> None:
+        super().__init__(size, dim, padding_idx)
+        self.scale = scale
+        self.reset_buffers()
+
+    def derive(self) -> dict[str, Tensor]:
+        """`embed_scale` `()`."""
+        return {"embed_scale": torch.tensor(self.scale)}
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`(…, dim)` of ids `(…,)`."""
+        return super().forward(input) * self.embed_scale.to(self.weight.dtype)
+
+
+def soft_cap(x: Tensor, cap: float | None) -> Tensor:
+    """`x`, bent so that it stays within `-cap` and `cap`; as it is if that is `None` (arXiv 1611.09940)."""
+    return x if cap is None else torch.tanh(x / cap) * cap
+
+
 def chunked(function: Callable[[Tensor], Tensor], size: int, x: Tensor, dim: int = 1) -> Tensor:
     """`function(x)`, computed over pieces of at most `size` along `dim` to save memory; 0 means in one piece."""
     if size <= 0:
@@ -249,3 +299,5 @@ def init_normal(module: nn.Module, std: float) -> None:
         nn.init.ones_(module.weight)
         if isinstance(module, nn.LayerNorm) and module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, OffsetRMSNorm):
+        module.reset_parameters()

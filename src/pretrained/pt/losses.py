@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +16,7 @@ __all__ = [
     "causal_lm",
     "cross_entropy",
     "infer_problem_type",
+    "load_balance",
     "masked_lm",
     "multiple_choice",
     "next_sentence",
@@ -57,6 +60,32 @@ def causal_lm(
     # The labels move, not the logits: moving a column of labels is free, slicing the logits copies them.
     shifted = F.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     return cross_entropy(logits, shifted, num_items_in_batch, ignore_index)
+
+
+def load_balance(
+    router_logits: Sequence[Tensor], num_experts: int, top_k: int, attention_mask: Tensor | None = None
+) -> Tensor:
+    """How unevenly tokens choose experts: 1 at the best (Switch Transformer, arXiv 2101.03961, equations 4 to 6).
+
+    Args:
+        router_logits: `(batch * seq, experts)` of each layer.
+        num_experts: how many there are.
+        top_k: how many a token chooses.
+        attention_mask: `(batch, past + seq)`; tokens it has as 0 do not count.
+    """
+    device, rows = router_logits[0].device, router_logits[0].shape[0]
+    seen = torch.ones(rows, device=device)
+    if attention_mask is not None and attention_mask.dim() == 2:
+        new = rows // attention_mask.shape[0]
+        seen = (attention_mask[:, -new:] != 0).flatten().to(device, torch.float32)
+    chosen, shares = torch.zeros(num_experts, device=device), torch.zeros(num_experts, device=device)
+    for logits in router_logits:
+        weights = logits.to(device).softmax(-1)
+        best = weights.topk(top_k, -1).indices.flatten()
+        chosen = chosen.scatter_add(0, best, seen.repeat_interleave(top_k))
+        shares = shares + (weights.float() * seen[:, None]).sum(0)
+    total = seen.sum() * len(router_logits)
+    return num_experts * (chosen / total * (shares / total)).sum()
 
 
 def masked_lm(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:

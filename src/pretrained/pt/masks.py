@@ -74,6 +74,7 @@ def causal(
     positions: Tensor | None = None,
     explicit: bool = False,
     window: int | None = None,
+    both_ways: bool = False,
 ) -> tuple[Tensor | None, bool]:
     """The mask of a decoder's self-attention: no token looks at a later one, nor at padding.
 
@@ -87,6 +88,7 @@ def causal(
         positions: `(queries,)` places of the new tokens among the keys. `None`: they are the last ones.
         explicit: whether the future is always masked by the mask, for attention that adds something to it.
         window: how many tokens one sees, itself included; `None`: all.
+        both_ways: whether a token sees as many later ones too, as an encoder's do.
 
     Returns:
         An additive mask that broadcasts to `(batch, heads, queries, keys)` or `None`, and whether attention is to
@@ -101,15 +103,17 @@ def causal(
     if window is not None and window >= key_length:
         window = None
     if attention_mask is None and positions is None and window is None:
-        if query_length == 1:
+        if query_length == 1 or both_ways:
             return None, False
         if query_length == key_length and not explicit:
             return None, True
     places = torch.arange(key_length, device=device)
     own = places[key_length - query_length :] if positions is None else positions
-    keep = (places <= own[:, None])[None, None]
+    keep = (places <= own.max() if both_ways else places <= own[:, None])[None, None]
     if window is not None:
         keep = keep & (places > own[:, None] - window)
+        if both_ways:
+            keep = keep & (places < own[:, None] + window)
     if attention_mask is not None:
         keep = keep & (attention_mask != 0)[:, None, None].to(device)
     return additive(keep, dtype), False
@@ -122,6 +126,7 @@ def causal_over(
     cache_position: Tensor,
     explicit: bool = False,
     window: int | None = None,
+    both_ways: bool = False,
 ) -> tuple[Tensor | None, bool]:
     """`causal` for new tokens `states` `(batch, new, hidden)` at `cache_position` `(new,)` of a cache, or of none."""
     num_new = states.shape[1]
@@ -137,6 +142,7 @@ def causal_over(
         positions=cache_position if cache is not None and cache.preallocated else None,
         explicit=explicit,
         window=window,
+        both_ways=both_ways,
     )
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from .._types import PathLike
 from ..checkpoint.dtypes import dtype_name
-from ..checkpoint.rules import Rule
+from ..checkpoint.rules import AnyRule
 from ..configuration import PretrainedConfig
 from ..errors import InvalidOptionError, OptionError
 from ..generation.config import GenerationConfig
@@ -81,7 +81,7 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
     _keys_to_ignore_on_save: ClassVar[list[str] | None] = None
     _tied_weights_keys: ClassVar[Any] = None
     _supports_sdpa: ClassVar[bool] = False
-    _rules: ClassVar[tuple[Rule, ...]] = ()
+    _rules: ClassVar[tuple[AnyRule, ...]] = ()
     _is_any_model: ClassVar[bool] = True  # the mixin among these bases does not say that all models generate
     hf_quantizer: Any = None  # what quantized the model, on one that is
     is_quantized: bool = False

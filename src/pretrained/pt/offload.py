@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._types import Shape
 from ..checkpoint.execute import AtRest
+from ..checkpoint.fusions import Stack
 from ..checkpoint.plan_save import Stored
 from ..checkpoint.tensors import BITS, num_bytes
 from .slots import dtype_name, parameter_like, torch_dtype
@@ -87,17 +89,36 @@ class Resting:
     store: OffloadStore
     name: str
     dtype: torch.dtype
+    part: int | None = None  # of a stack, in the order in which they lie
+    stack: Stack | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape."""
+        whole = self.store.shape_of(self.name)
+        return whole if self.stack is None else self.stack.part_shape(whole)
 
     def load(self) -> Tensor:
         """The tensor."""
-        return self.store[self.name].to(self.dtype)
+        whole = self.store[self.name]
+        if self.stack is not None:
+            whole = self.stack.split(whole)[self.part or 0]
+        return whole.to(self.dtype)
+
+    def split(self, stack: Stack) -> list[Resting]:
+        """Its parts, not yet looked at either."""
+        return [replace(self, part=part, stack=stack) for part in range(len(stack))]
+
+    @property
+    def place(self) -> int:
+        """A number that no address in memory equals, the same for tied names; parts lie as they do in their whole."""
+        nbytes = num_bytes(self.shape, dtype_name(self.dtype))
+        return self.store.address(self.name) + (self.part or 0) * nbytes
 
     def describe(self, name: str) -> Stored:
         """What a save needs to know of it."""
-        place = self.store.address(self.name)
-        shape = self.store.shape_of(self.name)
         dtype = dtype_name(self.dtype)
-        return Stored(name, dtype, shape, place, place + num_bytes(shape, dtype))
+        return Stored(name, dtype, self.shape, self.place, self.place + num_bytes(self.shape, dtype))
 
 
 def offloading_hooks(module: nn.Module) -> list[Any]:

@@ -15,6 +15,7 @@ from .._types import CPU, DISK, Device, Shape
 from ..checkpoint.devices import STRATEGIES, Layout, Placement
 from ..checkpoint.devices_fill import available_memory
 from ..checkpoint.execute import WINDOW, AtRest
+from ..checkpoint.tensors import count_elements
 from ..errors import InvalidOptionError, MissingFrameworkError
 from .offload import OffloadStore, offloading_hooks
 from .slots import Slot, bytes_of, dtype_name, parameter_like, torch_dtype
@@ -82,6 +83,10 @@ class TorchPlacer:
     def empty(self, shape: Shape, dtype: str, device: Device) -> Tensor:
         """A tensor on a device, not yet filled."""
         return torch.empty(shape, dtype=torch_dtype(dtype), device=device)
+
+    def part(self, array: Tensor, start: int, shape: Shape) -> Tensor:
+        """A view of a run of a contiguous tensor's elements, under a shape of its own."""
+        return array.view(-1)[start : start + count_elements(shape)].view(shape)
 
     def send(self, source: Any, source_dtype: str, target: Tensor, start: int) -> None:
         """Fills `target` from its element `start` on with the flat buffer `source`."""

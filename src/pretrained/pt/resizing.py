@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..configuration import PretrainedConfig
-from ..errors import InvalidOptionError, OptionError
+from ..errors import OptionError
+from ..sizes import check_positive, rounded
 from .init import fill_untouched, mark_untouched, owner_of, reset
 from .new_rows import drawn_like
 from .quantization.base import refuse_quantized
@@ -35,26 +36,6 @@ def resize_tokens(model: Any, num_tokens: int | None, multiple: int | None, mean
             module.__dict__["vocab_size"] = size
     model.tie_weights()
     return model.get_input_embeddings()
-
-
-def rounded(size: int, multiple: int | None) -> int:
-    """`size`, rounded up to a multiple of `multiple` if there is one.
-
-    Raises:
-        InvalidOptionError: one of them is no positive integer.
-    """
-    _check_positive("new_num_tokens", size)
-    if multiple is None:
-        return int(size)
-    _check_positive("pad_to_multiple_of", multiple)
-    return -(-int(size) // int(multiple)) * int(multiple)
-
-
-def _check_positive(name: str, value: Any) -> None:
-    # bool is an int, and numpy's integers are not.
-    is_integer = getattr(type(value), "__index__", None) is not None and not isinstance(value, (bool, Tensor))
-    if not is_integer or value <= 0:
-        raise InvalidOptionError(f"{name} must be a positive integer, found {value!r:.80}", key=name)
 
 
 def _replace_in_configs(model: nn.Module, key: str, old: int, new: int) -> None:
@@ -185,7 +166,7 @@ def _initial_values(model: Any, layer: nn.Module, num_new: int, axis: int) -> di
 
 def resize_positions(model: Any, num_positions: int) -> None:
     """Gives the table of positions another number of rows, and the configs of the model that number."""
-    _check_positive("new_num_position_embeddings", num_positions)
+    check_positive("new_num_position_embeddings", num_positions)
     found = model.get_position_embeddings()
     old = model.config.max_position_embeddings
     for layer in found if isinstance(found, tuple) else (found,):

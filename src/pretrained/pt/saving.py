@@ -32,7 +32,7 @@ from ..own_code import sources_of
 from ..report import SaveReport
 from .adapter_layers import active, is_adapted, state_of_adapter
 from .offload import Resting, state_of
-from .rest import layout_at_rest, names_at_rest
+from .rest import layout_at_rest, split_stacks
 from .slots import bytes_of, dtype_name
 from .tying import tied_names
 
@@ -65,9 +65,7 @@ def options_for(
     if not (state_dict is None or isinstance(state_dict, Mapping)):
         reason = f"state_dict is a dict of name → tensor, not a {type(state_dict).__name__}"
         raise InvalidOptionError(reason, key="state_dict")
-    is_word = isinstance(variant, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}", variant)
-    if not (variant is None or is_word):
-        raise InvalidOptionError(f"variant {variant!r:.100} must be a plain word such as 'fp16'", key="variant")
+    variant = saving.variant_word(variant)
     form = "safetensors" if safe_serialization else "torch"
     flags = {name: extra.get(name, True) for name in _FLAGS}
     for name, value in flags.items():
@@ -98,7 +96,8 @@ def save_model(
     state = state_of(model) if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
     state = {name: tensor for name, tensor in state.items() if not any(p.search(str(name)) for p in ignored)}
-    names = names_at_rest(model, state)
+    state = split_stacks(model, state)
+    names = saving.names_at_rest(state, model._loaded_names, type(model)._rules)
     named, notes = _as_written(model, state, names, options, save_function is not None)
     secondary = [names.get(name, name) for name in tied_names(model)]
     config = _config_of(model)
@@ -305,7 +304,7 @@ def _loaded(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]
     for name in names:
         tensor = state[name]
         if isinstance(tensor, Resting):
-            place = tensor.store.address(tensor.name)
+            place = tensor.place
             tensor = read[place] = read[place] if place in read else tensor.load()
         found[name] = tensor
     return found

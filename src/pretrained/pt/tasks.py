@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..head_config import check_two_labels, classifier_dropout
 from . import losses
 from .outputs import (
     CausalLMOutputWithCrossAttentions,
@@ -26,6 +26,7 @@ from .outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
+from .outputs_moe import MoeCausalLMOutputWithPast
 
 __all__ = [
     "Output",
@@ -40,6 +41,7 @@ __all__ = [
     "multiple_choice",
     "num_choices",
     "question_answering",
+    "routed_causal_lm",
     "sequence_classification",
     "sequence_classification_with_past",
     "token_classification",
@@ -80,6 +82,35 @@ def causal_lm(
         past_key_values=outputs.past_key_values,
         hidden_states=outputs.hidden_states,
         attentions=outputs.attentions,
+    )
+    return as_asked(output, config, return_dict)
+
+
+def routed_causal_lm(
+    config: Any,
+    outputs: Any,
+    logits: Tensor,
+    labels: Tensor | None,
+    return_dict: bool | None,
+    num_items_in_batch: Tensor | int | None = None,
+    *,
+    num_experts: int,
+    attention_mask: Tensor | None,
+) -> Output:
+    """As `causal_lm`, of a decoder with experts; where router logits are returned, the loss has a share of theirs."""
+    loss = None if labels is None else losses.causal_lm(logits, labels, num_items_in_batch)
+    balance = None
+    if outputs.router_logits:
+        balance = losses.load_balance(outputs.router_logits, num_experts, config.num_experts_per_tok, attention_mask)
+        loss = None if loss is None else loss + config.router_aux_loss_coef * balance.to(loss.device)
+    output = MoeCausalLMOutputWithPast(
+        loss=loss,
+        aux_loss=balance,
+        logits=logits,
+        past_key_values=outputs.past_key_values,
+        hidden_states=outputs.hidden_states,
+        attentions=outputs.attentions,
+        router_logits=outputs.router_logits,
     )
     return as_asked(output, config, return_dict)
 
@@ -220,19 +251,3 @@ def last_tokens(input_ids: Tensor | None, states: Tensor, pad_token_id: int | No
     places = torch.arange(input_ids.shape[1], device=states.device)
     last = (places * torch.ne(input_ids, pad_token_id).to(states.device)).argmax(-1)
     return states[torch.arange(states.shape[0], device=states.device), last]
-
-
-def classifier_dropout(config: Any) -> float:
-    """The rate before a classification head: `config.classifier_dropout`, else that of the hidden states."""
-    rate = config.classifier_dropout
-    return config.hidden_dropout_prob if rate is None else rate
-
-
-def check_two_labels(config: Any) -> None:
-    """Raises ConfigError unless there are two labels: the start and the end of an answer."""
-    if config.num_labels != 2:
-        raise ConfigError(
-            f"question answering has two labels, the start and the end of an answer; num_labels={config.num_labels}",
-            key="num_labels",
-            value=config.num_labels,
-        )

@@ -30,8 +30,8 @@ from ..disk import Extent, read_extents
 from ..files import HEAD, open_regular, place, read_up_to, recognise, stamp_of
 from ..tensors import Entry, FileStamp
 from ..windows import numpy_dtype
-from .gguf_header import GgufFlawError, Raw, Skipped, read_head, read_values
-from .gguf_names import check_heads
+from .gguf_header import MAX_TENSORS, GgufFlawError, Head, Raw, Skipped, read_head, read_values
+from .gguf_names import check_heads, experts_of
 
 __all__ = ["GgufFile", "open_gguf", "read_gguf", "read_vocabulary"]
 
@@ -225,7 +225,7 @@ def read_gguf(path: PathLike) -> GgufFile:
             kind = recognise(magic)
             seen = f"it {'is' if kind == 'empty' else 'looks like'} {kind}" if kind else "it does not begin with GGUF"
             raise GgufFlawError(f"is no GGUF file: {seen}", offset=0)
-        head = read_head(fd, file, stamp.size)
+        head = _unstacked(read_head(fd, file, stamp.size))
         if stamp_of(fd) != stamp:
             reason = "the file was changed while its head was read"
             raise CheckpointChangedError(f"{place(file)}: {reason}", path=file, reason=reason)
@@ -258,6 +258,28 @@ def read_vocabulary(path: PathLike) -> dict[str, Any]:
         raise _located(flaw, file) from None
     finally:
         os.close(fd)
+
+
+def _unstacked(head: Head) -> Head:
+    """The head with the experts of each stack one by one, as checkpoints of other formats have them.
+
+    Whoever reads one expert then needs the memory of one.
+    """
+    entries, raw = {}, {}
+    for name, entry in head.entries.items():
+        names = experts_of(name, entry.shape, head.fields.get("general.architecture")) or []
+        if not names or not head.entries.keys().isdisjoint(names):
+            entries[name], raw[name] = entry, head.raw[name]
+            continue
+        if len(entries) + len(names) > MAX_TENSORS:
+            raise GgufFlawError(f"more than {MAX_TENSORS} tensors, its experts one by one", limit=MAX_TENSORS)
+        at_rest, size = head.raw[name].nbytes // len(names), entry.nbytes // len(names)
+        for number, own in enumerate(names):
+            place = head.raw[name].offset + number * at_rest
+            offset = -1 if entry.offset < 0 else entry.offset + number * size
+            entries[own] = Entry(own, entry.dtype, entry.shape[1:], entry.file, offset, size)
+            raw[own] = Raw(place, at_rest, head.raw[name].blocks)
+    return Head(head.fields, entries, raw)
 
 
 def _text(value: Any) -> str:

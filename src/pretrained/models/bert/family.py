@@ -20,5 +20,20 @@ FAMILY = Family(
         "AutoModelForQuestionAnswering": "modeling_bert_tasks:BertForQuestionAnswering",
         "AutoModelForMultipleChoice": "modeling_bert_tasks:BertForMultipleChoice",
     },
-    names=("modeling_bert:BertPreTrainedModel", "modeling_bert:BertLayer"),
+    flax={
+        "FlaxAutoModel": "modeling_flax_bert:FlaxBertModel",
+        "FlaxAutoModelForPreTraining": "modeling_flax_bert_heads:FlaxBertForPreTraining",
+        "FlaxAutoModelForMaskedLM": "modeling_flax_bert_heads:FlaxBertForMaskedLM",
+        "FlaxAutoModelForCausalLM": "modeling_flax_bert_heads:FlaxBertForCausalLM",
+        "FlaxAutoModelForNextSentencePrediction": "modeling_flax_bert_heads:FlaxBertForNextSentencePrediction",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_bert_heads:FlaxBertForSequenceClassification",
+        "FlaxAutoModelForTokenClassification": "modeling_flax_bert_heads:FlaxBertForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_bert_heads:FlaxBertForQuestionAnswering",
+        "FlaxAutoModelForMultipleChoice": "modeling_flax_bert_heads:FlaxBertForMultipleChoice",
+    },
+    names=(
+        "modeling_bert:BertPreTrainedModel",
+        "modeling_bert:BertLayer",
+        "modeling_flax_bert:FlaxBertPreTrainedModel",
+    ),
 )

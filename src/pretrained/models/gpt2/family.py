@@ -17,5 +17,18 @@ FAMILY = Family(
         "AutoModelForTokenClassification": "modeling_gpt2_tasks:GPT2ForTokenClassification",
         "AutoModelForQuestionAnswering": "modeling_gpt2_tasks:GPT2ForQuestionAnswering",
     },
-    names=("modeling_gpt2:GPT2PreTrainedModel", "modeling_gpt2_heads:GPT2DoubleHeadsModel"),
+    flax={
+        "FlaxAutoModel": "modeling_flax_gpt2:FlaxGPT2Model",
+        "FlaxAutoModelForPreTraining": "modeling_flax_gpt2_heads:FlaxGPT2LMHeadModel",
+        "FlaxAutoModelForCausalLM": "modeling_flax_gpt2_heads:FlaxGPT2LMHeadModel",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_gpt2_heads:FlaxGPT2ForSequenceClassification",
+        "FlaxAutoModelForTokenClassification": "modeling_flax_gpt2_heads:FlaxGPT2ForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_gpt2_heads:FlaxGPT2ForQuestionAnswering",
+    },
+    names=(
+        "modeling_gpt2:GPT2PreTrainedModel",
+        "modeling_gpt2_heads:GPT2DoubleHeadsModel",
+        "modeling_flax_gpt2:FlaxGPT2PreTrainedModel",
+        "modeling_flax_gpt2_heads:FlaxGPT2DoubleHeadsModel",
+    ),
 )

@@ -14,5 +14,10 @@ FAMILY = Family(
         "AutoModelForCausalLM": "modeling_llama:LlamaForCausalLM",
         "AutoModelForSequenceClassification": "modeling_llama:LlamaForSequenceClassification",
     },
-    names=("modeling_llama:LlamaPreTrainedModel",),
+    flax={
+        "FlaxAutoModel": "modeling_flax_llama:FlaxLlamaModel",
+        "FlaxAutoModelForCausalLM": "modeling_flax_llama:FlaxLlamaForCausalLM",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_llama:FlaxLlamaForSequenceClassification",
+    },
+    names=("modeling_llama:LlamaPreTrainedModel", "modeling_flax_llama:FlaxLlamaPreTrainedModel"),
 )

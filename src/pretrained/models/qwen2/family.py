@@ -16,5 +16,12 @@ FAMILY = Family(
         "AutoModelForTokenClassification": "modeling_qwen2_tasks:Qwen2ForTokenClassification",
         "AutoModelForQuestionAnswering": "modeling_qwen2_tasks:Qwen2ForQuestionAnswering",
     },
-    names=("modeling_qwen2:Qwen2PreTrainedModel",),
+    flax={
+        "FlaxAutoModel": "modeling_flax_qwen2:FlaxQwen2Model",
+        "FlaxAutoModelForCausalLM": "modeling_flax_qwen2:FlaxQwen2ForCausalLM",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_qwen2:FlaxQwen2ForSequenceClassification",
+        "FlaxAutoModelForTokenClassification": "modeling_flax_qwen2:FlaxQwen2ForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_qwen2:FlaxQwen2ForQuestionAnswering",
+    },
+    names=("modeling_qwen2:Qwen2PreTrainedModel", "modeling_flax_qwen2:FlaxQwen2PreTrainedModel"),
 )

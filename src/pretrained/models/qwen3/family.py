@@ -16,5 +16,12 @@ FAMILY = Family(
         "AutoModelForTokenClassification": "modeling_qwen3_tasks:Qwen3ForTokenClassification",
         "AutoModelForQuestionAnswering": "modeling_qwen3_tasks:Qwen3ForQuestionAnswering",
     },
-    names=("modeling_qwen3:Qwen3PreTrainedModel",),
+    flax={
+        "FlaxAutoModel": "modeling_flax_qwen3:FlaxQwen3Model",
+        "FlaxAutoModelForCausalLM": "modeling_flax_qwen3:FlaxQwen3ForCausalLM",
+        "FlaxAutoModelForSequenceClassification": "modeling_flax_qwen3:FlaxQwen3ForSequenceClassification",
+        "FlaxAutoModelForTokenClassification": "modeling_flax_qwen3:FlaxQwen3ForTokenClassification",
+        "FlaxAutoModelForQuestionAnswering": "modeling_flax_qwen3:FlaxQwen3ForQuestionAnswering",
+    },
+    names=("modeling_qwen3:Qwen3PreTrainedModel", "modeling_flax_qwen3:FlaxQwen3PreTrainedModel"),
 )

@@ -1,0 +1,1 @@
+"""JAX models: NNX modules inside, functions of their parameters outside."""

@@ -1,0 +1,1 @@
+"""Generation in JAX: one compiled program from the prompt to the last token."""

@@ -1,0 +1,88 @@
+"""Attention heads that are taken out of a JAX model.
+
+A module builds the smaller layer from `config.pruned_heads`, so shapes say which parameters lose what: along an axis
+that became shorter, the rows of heads that are kept stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from ..errors import ConfigError, InvalidOptionError
+from ..pruning import checked_table, joined_tables
+from . import live
+from .structure import Place, flatten, nest
+
+__all__ = ["prune"]
+
+
+def prune(model: Any, heads_to_prune: Mapping[int, Iterable[int]], params: Any = None) -> dict[str, Any]:
+    """Takes heads out of a model and adds them to `config.pruned_heads`; returns the parameters that result.
+
+    Raises:
+        InvalidOptionError: there is no such layer or head, or only part of a group would go.
+        NotImplementedError: the class cannot be pruned.
+    """
+    config, before = model.config, model.config.pruned_heads
+    table = joined_tables(before or {}, checked_table(config, heads_to_prune, InvalidOptionError))
+    given = flatten(live.params_of(model) if params is None else params)
+    old = {place.path: place for place in model.structure.places}
+    config.pruned_heads = table
+    try:
+        live.rebuild(model)
+        places = model.structure.places
+    except ConfigError as error:
+        config.pruned_heads = before
+        live.rebuild(model)
+        raise InvalidOptionError(f"cannot prune heads: {error}", key="heads_to_prune") from error
+    if table != (before or {}) and all(place.shape == old[place.path].shape for place in places):
+        config.pruned_heads = before
+        live.rebuild(model)
+        raise NotImplementedError(f"{type(model).__name__} cannot prune heads: its module has no pruned_heads")
+    kept = {
+        layer: _kept(config.num_attention_heads, (before or {}).get(layer, ()), gone) for layer, gone in table.items()
+    }
+    found = nest({p.path: _without(model, given[p.path], old[p.path], p, kept) for p in places})
+    return live.replace(model, found, given=params is not None)
+
+
+class _Kept(NamedTuple):
+    """The heads of a layer: how many there were, and the places among them of those that stay."""
+
+    before: int
+    places: list[int]
+
+    def groups(self, size: int) -> _Kept:
+        """The same of the groups of `size` heads that share keys and values; whole groups go."""
+        return _Kept(self.before // size, sorted({place // size for place in self.places}))
+
+
+def _kept(num_heads: int, before: Iterable[int], gone: Iterable[int]) -> _Kept:
+    there = [head for head in range(num_heads) if head not in set(before)]
+    return _Kept(len(there), [index for index, head in enumerate(there) if head not in set(gone)])
+
+
+def _without(model: Any, array: Any, old: Place, new: Place, kept: Mapping[int, _Kept]) -> Any:
+    """The array of one parameter without the rows of the heads that go."""
+    config = model.config
+    for axis, (size, wanted) in enumerate(zip(old.shape, new.shape, strict=True)):
+        if size == wanted:
+            continue
+        layer = next(int(part) for part in old.path if part.isdigit())
+        heads = kept[layer]
+        sort = next((sort for pattern, sort in type(model)._head_rows.items() if re.search(pattern, old.name)), 1)
+        if sort == "groups":
+            heads, sort = heads.groups(config.num_attention_heads // config.num_key_value_heads), 1
+        array = jnp.take(array, jnp.asarray(_rows(size, heads, sort), jnp.int32), axis=axis)
+    return array
+
+
+def _rows(size: int, heads: _Kept, num_blocks: int) -> list[int]:
+    """Which of `size` rows stay: those of the heads that stay, in each of the blocks that the rows are."""
+    block = size // num_blocks
+    row = block // heads.before
+    return [start + place * row + i for start in range(0, size, block) for place in heads.places for i in range(row)]

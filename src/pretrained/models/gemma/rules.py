@@ -1,0 +1,7 @@
+"""Renames between a Gemma checkpoint and the modules here: none, the names are those on disk."""
+
+from __future__ import annotations
+
+__all__ = ["RULES"]
+
+RULES: tuple = ()
