@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "models"))
 from generation_cases import draw_weights, prompt_for
 from tiny import TINY, find_class
 
-__all__ = ["BATCH", "ONE", "PADDED", "generate", "model_of"]
+__all__ = ["BATCH", "ONE", "PADDED", "TINY", "generate", "model_of"]
 
 BATCH, PADDED, ONE = (prompt_for(kind, 61, False) for kind in ("batch", "padded", "one"))
 _CLASSES = {
