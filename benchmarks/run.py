@@ -18,7 +18,7 @@ from _harness import HERE, add_options, machine, scratch_folder, verdict, versio
 
 ORDER = (
     "import_time", "first_load", "warm_load", "many_tensors", "mapped_memory", "cold_load", "copying_load", "cast_load",
-    "moe_load", "format_loads", "gguf_load", "saving", "resize", "offload", "generate",
+    "moe_load", "format_loads", "gguf_load", "saving", "resize", "offload", "generate", "hub_stream", "flax_sharded",
 )  # fmt: skip
 PEERS = (
     "torch", "transformers", "safetensors", "accelerate", "tensorizer", "runai-model-streamer", "fastsafetensors",

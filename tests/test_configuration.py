@@ -730,8 +730,8 @@ def test_saving(tmp_path: Path) -> None:
     config.save_pretrained(tmp_path / "new")
     assert sorted(os.listdir(tmp_path / "new")) == [CONFIG_NAME]
     config.save_pretrained(tmp_path / "new", push_to_hub=False)
-    with pytest.raises(OptionError, match="no option 'push_to_hub'"):
-        config.save_pretrained(tmp_path / "new", push_to_hub=True)
+    with pytest.raises(OptionError, match="private= is of a push; pass push_to_hub=True with it"):
+        config.save_pretrained(tmp_path / "new", private=True)
     with pytest.raises(OptionError, match="no option 'max_shard_size'"):
         config.save_pretrained(tmp_path / "new", max_shard_size=1)
     (tmp_path / "file").write_text("x")

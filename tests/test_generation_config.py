@@ -34,8 +34,8 @@ def test_round_trip(tmp_path):
 def test_another_file_name(tmp_path):
     GenerationConfig(top_k=3).save_pretrained(tmp_path, "mine.json")
     assert GenerationConfig.from_pretrained(tmp_path, "mine.json").top_k == 3
-    with pytest.raises(OptionError, match="does not push"):
-        GenerationConfig().save_pretrained(tmp_path, push_to_hub=True)
+    with pytest.raises(OptionError, match="private= is of a push; pass push_to_hub=True with it"):
+        GenerationConfig().save_pretrained(tmp_path, private=True)
 
 
 def test_infinities(tmp_path):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "pretrained"
 
 # Packages and modules by floor: each may import its own floor and those below, but for the strangers.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "options", "report", "_types"}),
+    frozenset({"errors", "options", "source_options", "push_options", "report", "_types"}),
     frozenset({"hub"}),
     frozenset(
         {
@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "configuration_input",
             "configuration_labels",
             "own_code",
+            "saving_texts",
             "generation",
             "checkpoint",
             "quantization",
@@ -32,6 +33,9 @@ FLOORS: tuple[frozenset[str], ...] = (
             "loading",
             "loading_config",
             "saving",
+            "saving_files",
+            "saving_place",
+            "saving_together",
             "backend",
             "adapters",
             "head_config",
@@ -44,6 +48,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"pt", "tf", "flax"}),
     frozenset({"models"}),
     frozenset({"auto"}),
+    frozenset({"serve"}),
     frozenset(
         {
             "any_module",
@@ -286,7 +291,9 @@ def export_complaints(path: Path, tree: ast.Module) -> Iterator[str]:
         yield "no __all__"
         return
     listed = {item.value for item in ast.walk(declared[0]) if isinstance(item, ast.Constant)}
-    defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    defined = {
+        node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    }
     defined |= {
         n.id for node in tree.body for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }

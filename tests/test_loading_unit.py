@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from pretrained import loading, saving
+from pretrained.checkpoint.boxes import whole
 from pretrained.checkpoint.formats.safetensors import read_header
+from pretrained.checkpoint.plan_load import ParamSpec
 from pretrained.checkpoint.plan_save import Stored
 from pretrained.configuration import PretrainedConfig
 from pretrained.errors import (
@@ -192,6 +194,30 @@ def test_tied_tensors_that_differ(tmp_path: Path) -> None:
     assert "head is tied to w and differs from it in the checkpoint" in report.conflicts[0]
     with pytest.raises(MismatchError, match="head is tied to w"):
         load(tmp_path, Tied, strict=True)
+
+
+class FirstRows(NumpyBackend):
+    """A process that needs no more than the first two rows of everything."""
+
+    def params(self, model: NumpyModel) -> list[ParamSpec]:
+        return [spec._replace(box=((0, 2), *whole(spec.shape[1:]))) for spec in super().params(model)]
+
+
+@pytest.mark.parametrize(("last", "is_clean"), [([0, 1, 9], True), ([0, 9, 2], False)])
+def test_of_tied_tensors_the_part_that_is_needed_is_compared(last: list[int], is_clean: bool, tmp_path: Path) -> None:
+    put(tmp_path, {"w": ARRAYS["w"], "head": np.array(last, np.float32)})
+    options, rest = split_load_options({"dtype": "float16"})
+    model, report = loading.load(Tied._choose, tmp_path, options, rest, FirstRows)
+    assert values_of(model) == {"w": [0, 1], "head": [0, 1]}
+    assert report.is_clean == is_clean
+    assert report.bytes_read == 8
+
+
+def test_tied_tensors_of_two_shapes_differ_in_any_part(tmp_path: Path) -> None:
+    put(tmp_path, {"w": ARRAYS["w"], "head": np.arange(2, dtype=np.float32)})
+    options, rest = split_load_options({})
+    report = loading.load(Tied._choose, tmp_path, options, rest, FirstRows)[1]
+    assert "head is tied to w and differs" in report.conflicts[0]
 
 
 @pytest.mark.parametrize("mmap", [True, False])

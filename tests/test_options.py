@@ -26,6 +26,7 @@ from pretrained.options import (
     split_source_options,
     unknown_keyword,
 )
+from pretrained.source_options import Secret
 
 # Every keyword of section 2 of the contract.
 CONTRACT = frozenset(
@@ -285,7 +286,7 @@ def test_what_a_deprecated_keyword_says_still_counts() -> None:
     with pytest.warns(DeprecationWarning, match="mirror"):
         assert split_load_options({"mirror": "https://m"})[0].source.endpoint == "https://m"
     with pytest.warns(DeprecationWarning, match="use_auth_token"):
-        assert split_load_options({"use_auth_token": "t", "token": "t"})[0].source.token == "t"
+        assert split_load_options({"use_auth_token": "t", "token": "t"})[0].source.token == Secret("t")
     with pytest.warns(DeprecationWarning, match="use_auth_token"), pytest.raises(OptionError, match="two values"):
         split_load_options({"token": "a", "use_auth_token": "b"})
 

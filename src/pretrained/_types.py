@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-__all__ = ["CPU", "DISK", "Device", "FrameworkName", "PathLike", "Shape", "Snapshot"]
+__all__ = ["CPU", "DISK", "ByteSource", "Device", "FrameworkName", "PathLike", "Piece", "Shape", "Snapshot"]
 
 PathLike = str | os.PathLike[str]
 Shape = tuple[int, ...]
@@ -15,6 +15,49 @@ FrameworkName = Literal["pt", "tf", "flax"]
 Device = int | str  # a number, "cuda:0", "cpu"; "disk" for what is read only while it is used
 
 CPU, DISK = "cpu", "disk"
+
+
+class Piece(NamedTuple):
+    """Bytes of a file that are wanted, and what becomes of them.
+
+    Attributes:
+        offset: where they begin.
+        nbytes: how many there are.
+        target: gives writable memory of that length, when their turn comes.
+        done: called with that memory when it is full, in the thread that filled it.
+        progress: called with the number of bytes that are there by now, counted from the first, of a piece that is
+            read in one go.
+    """
+
+    offset: int
+    nbytes: int
+    target: Callable[[], memoryview]
+    done: Callable[[memoryview], None] | None = None
+    progress: Callable[[int], None] | None = None
+
+
+class ByteSource(Protocol):
+    """A file that is read in ranges where it lies, and that need not ever be a file on this machine."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it; no token and no signature is in it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes there are."""
+
+    def fetch(self, pieces: Sequence[Piece], initializer: Callable[[], None] | None = None) -> None:
+        """Reads all pieces, several at once and in any order.
+
+        Args:
+            pieces: what is wanted; they may not overlap.
+            initializer: called once in each thread that will call `done`.
+
+        Raises:
+            HubError: the server cannot be reached, refuses, or does not serve ranges.
+            CheckpointChangedError: the file is another one by now.
+        """
 
 
 class Snapshot(Protocol):
@@ -40,3 +83,9 @@ class Snapshot(Protocol):
 
     def path(self, name: str) -> Path:
         """Local path of one file, fetched first if it must be. Raises SourceError when there is none."""
+
+    def fetch(self, names: Sequence[str]) -> None:
+        """Brings these files here, several at once, so that `path` has them; nothing where they are already."""
+
+    def source(self, name: str) -> ByteSource | None:
+        """The file to be read in ranges where it lies; `None` where `path` is the way to it."""

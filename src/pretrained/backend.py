@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from ._types import Shape
@@ -35,8 +35,11 @@ class Backend(Sink, Protocol):
     def placer(self) -> Placer:
         """What places this model; asked for after `params`, and only when a placement was."""
 
-    def bind(self, model: Any, values: Mapping[str, Any]) -> None:
-        """Puts arrays in the places of parameters, under all their names. Cannot fail half way."""
+    def bind(self, model: Any, values: MutableMapping[str, Any]) -> None:
+        """Puts arrays in the places of parameters, under all their names. Cannot fail half way.
+
+        It may take them out of `values` as it goes, so that none is in memory twice.
+        """
 
     def finish(self, model: Any, policy: DtypePolicy, renamed: Mapping[str, str]) -> None:
         """Whatever makes the model ready: eval mode, nothing left without memory; `renamed` is for the way back."""

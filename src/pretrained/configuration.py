@@ -22,22 +22,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ._types import PathLike
-from .checkpoint.commit import Stage
 from .checkpoint.files import read_json
 from .checkpoint.find import find_gguf, settle
 from .configuration_fields import Field, attribute_alias, check_value, constructor_names, fields_of, to_json_value
 from .configuration_file import CONFIG_NAME, config_path, read_config_dict, read_located
 from .configuration_input import LABELS, check_dtype, located, merged_values, plain_dtype
 from .configuration_labels import MAX_LISTED, checked_heads, checked_label2id, index_to_name, numbered
-from .errors import ConfigError, OptionError
+from .errors import ConfigError
+from .hub.card import CardFacts
+from .hub.push import PushToHubMixin
 from .hub.ref import resolve
+from .hub.upload import Upload
 from .options import LOAD_KEYWORDS, WeightOptions, split_source_options, unknown_keyword
 from .own_code import auto_map_of, check_auto_class, sources_of
+from .saving_texts import save_texts
 
 __all__ = ["CONFIG_NAME", "PreTrainedConfig", "PretrainedConfig", "config_keys", "config_path", "read_config_dict"]
 
 
-class PretrainedConfig:
+class PretrainedConfig(PushToHubMixin):
     """Base of all configs: the fields every model has, and JSON in and out.
 
     Args:
@@ -301,18 +304,31 @@ class PretrainedConfig:
     def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
         """Writes config.json into the folder, all or nothing.
 
+        Args:
+            save_directory: made if it is not there.
+            kwargs: `push_to_hub=True` pushes it too, with the keywords of `push_to_hub`.
+
         Raises:
-            SaveError: nothing was written. OptionError: a keyword nobody knows, or a push.
+            SaveError: nothing was written. OptionError: a keyword nobody knows.
         """
-        if asked := sorted(name for name, value in kwargs.items() if value or name != "push_to_hub"):
-            raise OptionError(f"save_pretrained of a config has no option {asked[0]!r}", key=asked[0])
+        save_texts(self, save_directory, self._texts(), kwargs)
+
+    def _texts(self) -> dict[str, str]:
+        """What a save writes: name → content."""
         texts = sources_of(type(self))
         self._note_code(type(self))
-        with Stage(save_directory) as stage:
-            self.to_json_file(stage.path(CONFIG_NAME))
-            for name, text in texts.items():
-                stage.path(name).write_text(text, encoding="utf-8")
-            stage.commit()
+        return {CONFIG_NAME: self.to_json_string(), **texts}
+
+    def _push_files(self, upload: Upload, saved: dict[str, Any]) -> None:
+        if type(self).save_pretrained is not PretrainedConfig.save_pretrained:
+            return super()._push_files(upload, saved)
+        upload.add_texts(self._texts())
+
+    def _save_to(self, folder: Path, saved: dict[str, Any]) -> None:
+        self.save_pretrained(folder)
+
+    def _card_facts(self) -> CardFacts:
+        return CardFacts(type(self).__name__, self.model_type)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:

@@ -16,14 +16,14 @@ from .checkpoint.deliver import deliver, require_folder
 from .checkpoint.devices import plan_placement
 from .checkpoint.disk import stamp_at
 from .checkpoint.dtypes import DtypePolicy
-from .checkpoint.execute import Loaded, execute
+from .checkpoint.execute import Loaded, execute, load_steps
 from .checkpoint.find import Weights, find_checkpoint, find_gguf, settle
 from .checkpoint.formats.memory import MEMORY, StateDict
 from .checkpoint.places import place_of
-from .checkpoint.plan_load import LoadPlan, plan_load
+from .checkpoint.plan_load import LoadPlan, Step, plan_load
 from .checkpoint.plan_parts import joined
 from .checkpoint.rules import rules_from_mapping
-from .checkpoint.tensors import FileStamp
+from .checkpoint.tensors import Entry, FileStamp
 from .configuration import CONFIG_NAME
 from .configuration_input import located
 from .errors import CheckpointChangedError, InvalidOptionError, MismatchError, OptionError, PretrainedError
@@ -140,7 +140,7 @@ def _load_once(
     with watch.time("skeleton"):
         # With a config that was read and nothing else, whatever a constructor complains of is in the file.
         is_read = snapshot is not None and options.config is None and not (model_args or arguments)
-        file = name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot else None
+        file = name_of(gguf) if gguf else str(snapshot.path(CONFIG_NAME)) if snapshot and is_read else None
         with located(cls.__name__, file) if is_read else nullcontext():
             model = backend.skeleton(lambda: cls(config, *model_args, **arguments))
     report = load_weights(model, cls, weights, options, backend, config=config, watch=watch, quantizer=quantizer)
@@ -177,7 +177,7 @@ def load_weights(
     with watch.time("plan"):
         plan, policy = build_plan(model, cls, weights, options, backend, config, quantizer)
         plan.check(strict=options.strict, ignore_mismatched_sizes=options.ignore_mismatched_sizes)
-        require_folder(plan)
+        require_folder(plan, weights.containers)
     with watch.time("initialise"):
         backend.initialise(model, plan.initialise, policy)
     with watch.time("read"):
@@ -246,6 +246,8 @@ def build_plan(
     )
     plan.steps = joined(plan.steps, weights.containers)
     plan.placement = placement
+    if options.only is not None:
+        plan.keep_only(options.only, params)
     if quantizer is not None:
         quantizer.stamp(plan)
     if weights.twins:
@@ -289,19 +291,31 @@ def _find_weights(snapshot: Snapshot | None, options: LoadOptions, backend: Back
 
 def _compare_twins(plan: LoadPlan, loaded: Loaded, weights: Weights, backend: Backend) -> None:
     """Tied tensors that are at rest twice must be equal; the model keeps the one under the parameter's own name."""
-    used = {step.param: step.entry for step in plan.steps}
+    used = {step.param: step for step in plan.steps}
     for param, twin in plan.twins:
         if param not in used:
             continue
-        if twin.offset >= 0 and (twin.file, twin.offset) == (used[param].file, used[param].offset):
+        step = used[param]
+        if twin.offset >= 0 and (twin.file, twin.offset) == (step.entry.file, step.entry.offset):
             continue  # two names of the same bytes
-        mine = weights.containers[used[param].file].read(used[param])
-        other = weights.containers[twin.file].read(twin)
-        if not backend.equals(mine, other):
+        if twin.shape != step.entry.shape or not backend.equals(
+            _as_at_rest(step, step.entry, weights, backend), _as_at_rest(step, twin, weights, backend)
+        ):
             plan.conflicts.append(
-                f"{twin.name} is tied to {used[param].name} and differs from it in the checkpoint; the latter is used. "
+                f"{twin.name} is tied to {step.entry.name} and differs from it in the checkpoint; the latter is used. "
                 "If they are meant to differ, load with tie_word_embeddings=False"
             )
+
+
+def _as_at_rest(step: Step, entry: Entry, weights: Weights, backend: Backend) -> Any:
+    """An entry's elements as they are stored: all of them, or those of the part that the step is for."""
+    container = weights.containers[entry.file]
+    if step.box is None:
+        return container.read(entry)
+    found = Loaded()
+    same = step._replace(entry=entry, dtype=entry.dtype)
+    load_steps(container, [same], backend, found, use_mmap=False, ahead=False)
+    return found.values[step.param]
 
 
 def _require_same_files(weights: Weights) -> None:

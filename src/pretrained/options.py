@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .errors import InvalidOptionError, OptionError
+from .source_options import SourceOptions, check_choice
 
 __all__ = [
     "LoadOptions",
@@ -27,26 +28,6 @@ __all__ = [
     "split_source_options",
     "unknown_keyword",
 ]
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """Where files come from. Consumed by `hub.resolve`; nothing after it knows of revisions or caches."""
-
-    revision: str | None = None
-    subfolder: str = ""
-    cache_dir: Any = None
-    force_download: bool = False
-    local_files_only: bool = False
-    token: Any = field(default=None, repr=False)
-    endpoint: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.force_download and self.local_files_only:
-            raise OptionError(
-                "force_download=True and local_files_only=True exclude each other: one fetches always, the other never",
-                key="force_download",
-            )
 
 
 @dataclass(frozen=True)
@@ -99,6 +80,7 @@ class LoadOptions:
     output_loading_info: bool = False
     strict: bool = False
     key_mapping: Mapping[str, str] | None = None
+    only: Any = None
     attn_implementation: str | None = None
     mmap: bool = True
     generation_config: Any = None
@@ -137,7 +119,7 @@ _PREFER = {"from_tf": "tf", "from_flax": "flax"}
 _NOT_NEEDED = frozenset({"from_pt", "low_cpu_mem_usage", "offload_state_dict", "_fast_init", "mean_resizing"})
 _DEPRECATED = {
     "resume_download": "downloads are always resumed",
-    "proxies": "set HTTP_PROXY and HTTPS_PROXY",
+    "proxies": "set HTTP_PROXY and HTTPS_PROXY; proxies= goes for the bytes of weights alone",
     "mirror": "use endpoint=",
     "use_auth_token": "use token=",
 }
@@ -264,7 +246,21 @@ def _clean(name: str, value: Any) -> Any:
         raise InvalidOptionError(f"{name} is a path, not a {type(value).__name__}", key=name)
     if name == "adapter_kwargs" and value is not None:
         return _adapter_place(value)
+    if name == "only" and value is not None:
+        return _patterns(value)
+    if name in _SOURCE_NAMES:
+        return check_choice(name, value)
     return _memory_limits(value) if name == "max_memory" and value is not None else value
+
+
+def _patterns(given: Any) -> tuple[str, ...]:
+    """`only` as a tuple; one string is one pattern."""
+    patterns = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (list, tuple, set)) else ()
+    if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+        raise InvalidOptionError(
+            f"only is a pattern such as 'encoder.layer.0.*', or a list of them, not {given!r:.60}", key="only"
+        )
+    return patterns
 
 
 def _memory_limits(given: Any) -> dict[Any, int]:
@@ -299,8 +295,8 @@ def _warn_deprecated(name: str, value: Any, known: dict[str, Any]) -> None:
     if value is None:
         return
     warnings.warn(f"{name}= is deprecated: {_DEPRECATED[name]}", DeprecationWarning, stacklevel=_caller_level())
-    if (target := {"use_auth_token": "token", "mirror": "endpoint"}.get(name)) is not None:
-        _note(known, name, target, value)
+    if (target := {"use_auth_token": "token", "mirror": "endpoint", "proxies": "proxies"}.get(name)) is not None:
+        _note(known, name, target, _clean(target, value))
 
 
 def _warn_old_flag(name: str) -> None:

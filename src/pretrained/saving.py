@@ -10,27 +10,75 @@ from pathlib import Path
 from typing import Any
 
 from ._types import PathLike
+from .adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .checkpoint.checksums import is_sums_file
-from .checkpoint.commit import Stage
-from .checkpoint.disk import run
-from .checkpoint.formats import safetensors
-from .checkpoint.formats.safetensors import Outgoing
-from .checkpoint.index import dump_index
+from .checkpoint.find import is_weight_file
+from .checkpoint.group import Group
 from .checkpoint.plan_save import SavePlan, Stored, plan_save
 from .checkpoint.rules import AnyRule, Op, back_through_rules, through_rules
-from .errors import InvalidOptionError, SaveError
+from .checkpoint.write_parts import Parts
+from .errors import InvalidOptionError, OptionError
+from .hub.card import CardFacts
+from .hub.push import push_files
 from .options import SaveOptions, parse_size
+from .push_options import PushOptions
 from .report import SaveReport
+from .saving_files import Outgoings, finish, write_shards
+from .saving_place import Destination, Uncommitted, destination
+from .saving_together import save_together
 
-__all__ = ["layout_ops", "names_at_rest", "save", "variant_word"]
+__all__ = [
+    "Destination", "Uncommitted", "destination", "layout_ops", "names_at_rest", "push_saved", "save", "save_options",
+    "variant_word",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
-_RESERVED_METADATA = frozenset({"format"})
+_FLAGS = ("durable", "blocking", "save_peft_format")
+
+
+def save_options(
+    is_main_process: bool,
+    state_dict: Any,
+    max_shard_size: int | str,
+    safe_serialization: bool,
+    variant: Any,
+    extra: Mapping[str, Any],
+) -> SaveOptions:
+    """The arguments of save_pretrained, checked; `extra` are those that it has no parameter for.
+
+    Raises:
+        OptionError: a keyword nobody knows. InvalidOptionError: a value that it cannot have.
+    """
+    if unknown := [name for name in extra if name not in _FLAGS]:
+        raise OptionError(f"save_pretrained has no option {unknown[0]!r}", key=unknown[0])
+    if not (state_dict is None or isinstance(state_dict, Mapping)):
+        reason = f"state_dict is a dict of name → tensor, not a {type(state_dict).__name__}"
+        raise InvalidOptionError(reason, key="state_dict")
+    variant = variant_word(variant)
+    form = "safetensors" if safe_serialization else "torch"
+    flags = {name: extra.get(name, True) for name in _FLAGS}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InvalidOptionError(f"{name} is True or False, not {value!r:.60}", key=name)
+    return SaveOptions(is_main_process, state_dict, max_shard_size, variant, form=form, **flags)
+
+
+def push_saved(folder: PathLike, report: SaveReport, options: SaveOptions, push: PushOptions, facts: CardFacts) -> Any:
+    """Pushes what a save wrote into a folder; takes out of the repository what would shadow it, or is not true now."""
+
+    def is_stale(name: str) -> bool:
+        if ADAPTER_CONFIG in report.files:
+            is_ours = name in ADAPTER_WEIGHTS.values()
+        else:
+            is_ours = is_weight_file(name, options.variant, options.form)
+        return name not in report.files and (is_ours or is_sums_file(name))
+
+    return push_files(Path(folder), report.files, push, facts, is_stale)
 
 
 def save(
-    directory: PathLike,
+    place: PathLike | Destination,
     tensors: Sequence[Stored],
     data_of: Callable[[str], Any],
     options: SaveOptions,
@@ -40,11 +88,13 @@ def save(
     framework: str = "pt",
     save_function: Callable[[list[str], Path], None] | None = None,
     metadata: Mapping[str, str] | None = None,
+    parts_of: Mapping[str, Callable[[], Parts]] | None = None,
+    group: Group | None = None,
 ) -> SaveReport:
-    """Writes a checkpoint into a folder. At every instant the folder holds the old one or the new one.
+    """Writes a checkpoint into a folder or a push. At every instant the place holds the old one or the new one.
 
     Args:
-        directory: made if it is not there.
+        place: a folder, made if it is not there; or what takes files in place of one.
         tensors: what there is to write, tied names included.
         data_of: name → the tensor's bytes as a buffer; called once a tensor, when its turn comes.
         options: shard size, variant, durability.
@@ -53,18 +103,18 @@ def save(
         framework: noted in the files.
         save_function: writes one file in place of our writer: (names, path).
         metadata: noted in each file, where the form can hold it.
+        parts_of: name → what this process has of the tensor, in place of `data_of`; our own writer takes it.
+        group: the processes that save together, each of which has parts of the tensors, or none, in `parts_of`; all
+            call this with the same arguments beside. The folder is on a file system that they share.
 
     Raises:
         SaveError: nothing was saved; what was there is as it was. CheckpointBusyError: someone else is saving there.
         InvalidOptionError: max_shard_size is no size.
     """
     limit = parse_size(options.max_shard_size)
-    path = Path(directory)
-    if path.exists() and not path.is_dir():
-        raise SaveError(f"cannot save to {path}: it is a file, not a folder", path=path)
-    with Stage(path, durable=options.durable) as stage:
-        present = [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
-        plan = plan_save(
+
+    def plan_with(present: Iterable[str]) -> SavePlan:
+        return plan_save(
             tensors,
             max_shard_size=limit,
             variant=options.variant,
@@ -72,56 +122,20 @@ def save(
             present=present,
             form=options.form,
         )
-        report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
-        paths = {name: stage.path(name) for name in plan.shards}
-        notes = {**(metadata or {}), "format": framework}
-        _write_shards(plan, paths, data_of, notes, save_function, durable=options.durable)
-        report.files = {name: target.stat().st_size for name, target in paths.items()}
-        for name, text in _text_files(plan, texts or {}).items():
-            stage.path(name).write_bytes(text)
-            report.files[name] = len(text)
-        # Lists of checksums would not be true any more.
-        report.removed = [*plan.stale, *(name for name in present if is_sums_file(name))]
-        for name in report.removed:
-            stage.remove(name)
-        stage.commit()
-    logger.info("saved %d bytes of tensors to %s in %d files", plan.total_size, path, len(plan.shards))
+
+    outgoing = Outgoings(data_of, parts_of or {}, {**(metadata or {}), "format": framework})
+    if group is not None:
+        if not isinstance(place, (str, os.PathLike)):
+            raise InvalidOptionError("several processes save together into a folder, and push that", key="push_to_hub")
+        report = save_together(Path(place), plan_with, outgoing, options, texts or {}, group)
+    else:
+        with destination(place, durable=options.durable) as target:
+            present = target.present()
+            plan = plan_with(present)
+            sizes = write_shards(plan, target, outgoing, save_function, durable=options.durable)
+            report = finish(target, plan, sizes, present, texts or {})
+    logger.info("saved %d bytes of tensors to %s in %d files", report.total_size, place, len(report.files))
     return report
-
-
-def _write_shards(
-    plan: SavePlan,
-    paths: Mapping[str, Path],
-    data_of: Callable[[str], Any],
-    notes: Mapping[str, str],
-    save_function: Callable[[list[str], Path], None] | None,
-    *,
-    durable: bool,
-) -> None:
-    def write(name: str) -> None:
-        shard = plan.shards[name]
-        if save_function is not None:
-            save_function([tensor.name for tensor in shard], paths[name])
-            return
-        metadata = {**notes, **_alias_notes(plan, shard)}
-        outgoing = [Outgoing(t.name, t.dtype, t.shape, lambda t=t: data_of(t.name)) for t in shard]  # type: ignore[misc]
-        safetensors.write(paths[name], outgoing, metadata, begin_writeback=durable)
-
-    # One file is one lock in the kernel, so a second thread only helps where there is a second file.
-    run(write, list(plan.shards))
-
-
-def _alias_notes(plan: SavePlan, shard: Sequence[Stored]) -> dict[str, str]:
-    """Names of the same memory that are not written, for a reader whose model does not tie them by itself."""
-    here = {tensor.name for tensor in shard}
-    return {alias: kept for alias, kept in plan.aliases.items() if kept in here and alias not in _RESERVED_METADATA}
-
-
-def _text_files(plan: SavePlan, texts: Mapping[str, str]) -> dict[str, bytes]:
-    files = {name: text.encode("utf-8") for name, text in texts.items()}
-    if plan.index_name is not None:
-        files[plan.index_name] = dump_index(plan.weight_map, {"total_size": plan.total_size})
-    return files
 
 
 def names_at_rest(names: Iterable[str], loaded: Mapping[str, str], rules: Sequence[AnyRule]) -> dict[str, str]:

@@ -166,7 +166,7 @@ def test_use_safetensors_decides_between_formats(tmp_path: Path, monkeypatch: py
         opened.append(name)
         return [read_header(tmp_path / SINGLE)]
 
-    monkeypatch.setattr("pretrained.checkpoint.find.open_containers", open_containers)
+    monkeypatch.setattr("pretrained.checkpoint.opening.open_containers", open_containers)
     put(tmp_path, SINGLE, "a")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     for use_safetensors in (None, True, False):
@@ -325,6 +325,12 @@ class Remote:
     def path(self, name: str) -> Path:
         self.fetched.append(name)
         return self.files[name]
+
+    def fetch(self, names: list[str]) -> None:
+        raise AssertionError(names)
+
+    def source(self, name: str) -> None:
+        """It is not streamed."""
 
 
 def test_only_what_is_needed_is_fetched(tmp_path: Path) -> None:

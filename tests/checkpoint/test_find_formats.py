@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrained.checkpoint.find import Weights, find_checkpoint, open_containers
+from pretrained.checkpoint.find import Weights, find_checkpoint
 from pretrained.checkpoint.formats import FORMATS, format_of
+from pretrained.checkpoint.formats.readers import open_containers
 from pretrained.checkpoint.rules import apply_ops
 from pretrained.errors import PretrainedError, ShardIndexError, SourceError, TensorError, WeightsFormatError
 from pretrained.hub.ref import resolve
@@ -195,6 +196,8 @@ def test_only_in_a_subfolder_of_a_repository() -> None:
 
         def path(self, name: str) -> Path:
             raise AssertionError(name)
+
+        fetch = source = path
 
     with pytest.raises(SourceError, match="there are weights in unet; name one with subfolder='unet'"):
         find_checkpoint(Remote(), WeightOptions())

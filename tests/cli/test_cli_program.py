@@ -12,7 +12,7 @@ import pytest
 
 import pretrained
 
-COMMANDS = ("inspect", "plan", "verify", "convert", "diff", "generate")
+COMMANDS = ("inspect", "plan", "verify", "convert", "diff", "generate", "download", "push", "serve")
 HERE = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -31,13 +31,19 @@ def test_version_and_help() -> None:
     assert done.returncode == 0
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
     assert "Exit codes" in done.stdout
-    assert all(
-        program(name, "--help").returncode == 0 for name in ("inspect", "plan", "verify", "convert", "diff", "generate")
-    )
+    assert all(program(name, "--help").returncode == 0 for name in COMMANDS)
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["inspect", "--help"], ["inspect", "FOLDER"], ["plan", "--help"], ["generate", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["inspect", "--help"],
+        ["inspect", "FOLDER"],
+        ["plan", "--help"],
+        ["generate", "--help"],
+        ["serve", "--help"],
+    ],
 )
 def test_no_framework_is_imported_before_it_is_needed(words: list[str], reference: Path) -> None:
     words = [word.replace("FOLDER", str(reference / "bert/torch-safetensors")) for word in words]

@@ -316,14 +316,21 @@ def test_a_hub_repository_that_is_fetched_file_by_file(
     folder = make_cache(tmp_path / "cache", reference / "llama/torch-safetensors-sharded")
     fetched: list[str] = []
 
-    def fetch(name: str) -> Path:
-        fetched.append(name)
-        return folder / name
+    class Shelf:
+        def path(self, name: str) -> Path:
+            fetched.append(name)
+            return folder / name
+
+        def fetch(self, names: list[str]) -> None:
+            """`path` does it."""
+
+        def source(self, name: str) -> None:
+            """It is not streamed."""
 
     names = {name: name for name in (*os.listdir(folder), "pytorch_model.bin", "onnx/model.onnx", "tokenizer.json")}
 
-    def open_repository(repo_id: str, source: object) -> LazySnapshot:
-        return LazySnapshot(repo_id, "c" * 40, names, fetch)
+    def open_repository(repo_id: str, source: object, path: str = "") -> LazySnapshot:
+        return LazySnapshot(repo_id, "c" * 40, names, Shelf())
 
     monkeypatch.setattr("pretrained.hub.repository.open_repository", open_repository)
     code, document = run_json("verify", "org/tiny", "--data")
@@ -342,11 +349,10 @@ def test_a_hub_repository_that_is_fetched_file_by_file(
     assert result.exit_code == 2
     assert "is in a hub cache" in result.stderr
 
-    def unreachable(name: str) -> Path:
+    def unreachable(shelf: Shelf, name: str) -> Path:
         raise HubError(f"cannot load {name}", path=name)
 
-    names_now = LazySnapshot("org/tiny", "c" * 40, names, unreachable)
-    monkeypatch.setattr("pretrained.hub.repository.open_repository", lambda repo_id, source: names_now)
+    monkeypatch.setattr(Shelf, "path", unreachable)
     result = run("verify", "org/tiny")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("error: cannot load ")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-
 from flax import nnx
+
 from pretrained.errors import ConfigError
 from pretrained.flax import layers
 from pretrained.flax.kinds import ONES, ZEROS, Normal, TruncatedNormal, Uniform

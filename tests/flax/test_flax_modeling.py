@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import pretrained
-from flax import nnx
 from pretrained import FlaxAutoModel, FlaxBertForMaskedLM, FlaxBertForPreTraining, FlaxBertModel, FlaxPreTrainedModel
 from pretrained.configuration import PretrainedConfig
 from pretrained.errors import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,27 @@ from pretrained.errors import InvalidOptionError, OptionError, PretrainedError, 
 from pretrained.hub import ref as module
 from pretrained.hub.ref import is_local, resolve
 from pretrained.hub.snapshot import FolderSnapshot, LazySnapshot, check_relative
+from pretrained.hub.urls import hub_place
 from pretrained.options import SourceOptions
 
 HERE = SourceOptions()
+
+
+class Shelf:
+    """A store that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.fetched: list[str] = []
+
+    def path(self, name: str) -> Path:
+        self.fetched.append(name)
+        return Path("/cache") / name
+
+    def fetch(self, names: Iterable[str]) -> None:
+        self.fetched += names
+
+    def source(self, name: str) -> None:
+        """It is not streamed."""
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +41,9 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Repositories that would have been asked for."""
     asked: list[str] = []
 
-    def open_repository(repo_id: str, source: SourceOptions) -> LazySnapshot:
+    def open_repository(repo_id: str, source: SourceOptions, path: str = "") -> LazySnapshot:
         asked.append(repo_id)
-        return LazySnapshot(repo_id, "0" * 40, {}, Path)
+        return LazySnapshot(repo_id, "0" * 40, {}, Shelf())
 
     monkeypatch.setattr("pretrained.hub.repository.open_repository", open_repository)
     return asked
@@ -186,8 +205,6 @@ def test_names_of_repositories(ref: str, no_hub: list[str]) -> None:
         ".x",
         "a b",
         "a:b",
-        "hf://org/name",
-        "https://host/x",
         "org\\name",
         "a..b",
         "a--b",
@@ -250,7 +267,88 @@ def test_a_folder_that_may_not_be_listed(folder: Path, monkeypatch: pytest.Monke
 
 def test_a_token_in_a_url_is_not_shown() -> None:
     token = "hf_" + "a1B2" * 8
-    assert token not in str(refuse(f"https://user:{token}@huggingface.co/x", InvalidOptionError))
+    assert token not in str(refuse(f"https://user:{token}@huggingface.co/datasets/x", InvalidOptionError))
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("hf://org/name", ("org/name", None, "", None)),
+        ("hf://name", ("name", None, "", None)),
+        ("hf://models/org/name", ("org/name", None, "", None)),
+        ("hf://org/name/sub/x.safetensors", ("org/name", None, "sub/x.safetensors", None)),
+        ("hf://org/name@v1/sub", ("org/name", "v1", "sub", None)),
+        ("hf://name@v1/sub", ("name", "v1", "sub", None)),
+        ("hf://org/name@refs/pr/3/sub", ("org/name", "refs/pr/3", "sub", None)),
+        ("hf://org/name@refs%2Fpr%2F3", ("org/name", "refs/pr/3", "", None)),
+        ("https://huggingface.co/org/name", ("org/name", None, "", "https://huggingface.co")),
+        ("https://hf.co/gpt2/", ("gpt2", None, "", "https://huggingface.co")),
+        ("https://huggingface.co/gpt2/tree/main/sub", ("gpt2", "main", "sub", "https://huggingface.co")),
+        ("https://huggingface.co/o/n/blob/refs%2Fpr%2F1/a/b.bin?x=1#L2", ("o/n", "refs/pr/1", "a/b.bin", "https://huggingface.co")),
+        ("http://hub.example:8/base/o/n/resolve/v1/a", ("o/n", "v1", "a", "http://hub.example:8/base")),
+        ("http://hub.example:8/other/o/n", None),
+        ("http://hub.example:9/base/o/n", None),
+        ("https://host/x", None),
+        ("s3://bucket/x", None),
+    ],
+)  # fmt: skip
+def test_what_a_url_names(url: str, place: tuple[str | None, ...] | None) -> None:
+    assert hub_place(url, ("http://hub.example:8/base",)) == place
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hf://datasets/org/name",
+        "https://huggingface.co/spaces/org/name",
+        "https://huggingface.co/org/name/discussions/1",
+        "https://huggingface.co/",
+        "hf://org/na me",
+        "hf://or..g/name",
+    ],
+)
+def test_urls_of_a_hub_that_name_no_model(url: str) -> None:
+    with pytest.raises(InvalidOptionError, match=r"names no model|no repository name"):
+        hub_place(url, ())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hf://org/name@../../x/y",
+        "hf://org/name/../../etc",
+        "hf://../name",
+        "hf://org/name@a%2F..%2Fb/c",
+        "https://huggingface.co/org/name/blob/main/..%2f..%2fx",
+        "hf://org/name/a\\..\\b",
+    ],
+)
+def test_urls_that_lead_out(url: str) -> None:
+    with pytest.raises(UntrustedPathError, match="must be plain words"):
+        hub_place(url, ())
+
+
+def test_a_folder_wins_over_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO", "pretrained"):
+        assert resolve("org/name", HERE).folder == Path("org/name")
+    assert [record.message for record in caplog.records] == [
+        "org/name is a folder here, which is meant; hf://org/name would be the repository of that name"
+    ]
+    assert no_hub == []
+    assert resolve("hf://org/name", HERE).folder is None
+    assert no_hub == ["org/name"]
+
+
+def test_what_is_said_twice_has_to_be_the_same(no_hub: list[str]) -> None:
+    assert resolve("hf://org/name@v1", SourceOptions(revision="v1")).name == "org/name"
+    with pytest.raises(OptionError, match="revision='v2', and the URL says 'v1'"):
+        resolve("hf://org/name@v1", SourceOptions(revision="v2"))
+    with pytest.raises(OptionError, match="subfolder='a', and the URL says 'b'"):
+        resolve("hf://org/name/b", SourceOptions(subfolder="a"))
 
 
 # Snapshots
@@ -272,18 +370,15 @@ def test_a_folder_with_too_many_files(folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_repository_fetches_a_file_once() -> None:
-    fetched: list[str] = []
-
-    def fetch(name: str) -> Path:
-        fetched.append(name)
-        return Path("/cache") / name
-
-    snapshot = LazySnapshot("org/name", "c" * 40, {"config.json": "sub/config.json", "b": "sub/b"}, fetch)
+    shelf = Shelf()
+    snapshot = LazySnapshot("org/name", "c" * 40, {"config.json": "sub/config.json", "b": "sub/b"}, shelf)
     assert snapshot.names() == ["b", "config.json"]
-    assert snapshot.folder is None
-    assert fetched == []
+    assert snapshot.folder is None and snapshot.source("b") is None
+    assert shelf.fetched == []
     assert snapshot.path("config.json") == snapshot.path("config.json") == Path("/cache/sub/config.json")
-    assert fetched == ["sub/config.json"]
+    assert shelf.fetched == ["sub/config.json"]
+    snapshot.fetch(["config.json", "b"])
+    assert shelf.fetched == ["sub/config.json", "sub/b"]
     with pytest.raises(SourceError, match="no x in org/name@cccccccc"):
         snapshot.path("x")
     assert "org/name" in repr(snapshot)

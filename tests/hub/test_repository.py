@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
-import numpy as np
 import pytest
+from loopback_hub import COMMIT, OTHER, Hub, online, weights
 
 from pretrained.checkpoint.find import find_checkpoint
-from pretrained.checkpoint.formats.safetensors import Outgoing, write
-from pretrained.errors import HubError, SourceError, UntrustedPathError
+from pretrained.errors import HubError, InvalidOptionError, SourceError, UntrustedPathError
 from pretrained.hub.ref import resolve
 from pretrained.hub.repository import open_repository
 from pretrained.hub.snapshot import FolderSnapshot
 from pretrained.models.bert.configuration_bert import BertConfig
 from pretrained.options import SourceOptions, WeightOptions
-
-COMMIT, OTHER = "a" * 40, "b" * 40
-
-
-def weights(folder: Path, value: float = 1.0) -> bytes:
-    path = folder / f"{value}.safetensors"
-    write(path, [Outgoing("w", "float32", (2,), lambda: np.full(2, value, np.float32))], {})
-    return path.read_bytes()
-
 
 # The cache
 
@@ -99,7 +85,8 @@ def test_offline_by_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_not_in_the_cache(repo: str, options: dict[str, str], cache: Path) -> None:
     with pytest.raises(HubError, match=r"is not in the cache .* nothing may be downloaded") as caught:
         resolve(repo, cached(cache, **options))
-    assert "Cached: models--org--name" in str(caught.value)
+    known = "Cached of this repository: aaaaaaaaaaaa (main) (v1)" if repo == "org/name" else "Cached: models--org--name"
+    assert known in str(caught.value)
     assert (caught.value.path, caught.value.status) == (repo, None)
     assert isinstance(caught.value, OSError)
 
@@ -142,111 +129,6 @@ def test_a_link_out_of_the_cache(cache: Path, tmp_path: Path) -> None:
 
 
 # A hub
-
-
-class Hub:
-    """A hub with one repository: branches, commits and their files."""
-
-    def __init__(self, commits: dict[str, dict[str, bytes]]) -> None:
-        self.commits = commits
-        self.branches = {"main": next(iter(commits))}
-        self.status: int | None = None
-        self.requests: list[str] = []
-        self.tokens: set[str | None] = set()
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                hub.answer(self)
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = unquote(urlsplit(request.path).path)
-        self.requests.append(f"{request.command} {path}")
-        self.tokens.add(request.headers.get("Authorization"))
-        parts = path.strip("/").split("/")
-        if self.status is not None:
-            return self.send(request, b'{"error": "no"}', self.status)
-        if parts[:2] == ["api", "models"] and parts[2:4] == ["org", "name"]:
-            kind, revision = (parts[4], "/".join(parts[5:])) if len(parts) > 4 else ("revision", "main")
-            commit = self.branches.get(revision, revision)
-            if commit not in self.commits:
-                return self.send(request, b'{"error": "no such revision"}', 404, {"X-Error-Code": "RevisionNotFound"})
-            if kind == "revision":
-                return self.send(request, json.dumps({"id": "org/name", "sha": commit, "siblings": []}).encode())
-            is_whole = "recursive=true" in urlsplit(request.path).query.lower()
-            listed = [item for item in self.tree(commit) if is_whole or "/" not in item["path"]]
-            return self.send(request, json.dumps(listed).encode())
-        if parts[:3] == ["org", "name", "resolve"]:
-            content = self.commits[parts[3]].get("/".join(parts[4:]))
-            if content is not None:
-                etag = hashlib.sha256(content).hexdigest()
-                return self.send(request, content, 200, {"ETag": f'"{etag}"', "X-Repo-Commit": parts[3]})
-        return self.send(request, b'{"error": "no such repository"}', 404, {"X-Error-Code": "RepoNotFound"})
-
-    def tree(self, commit: str) -> list[dict[str, Any]]:
-        folders = {str(Path(name).parent) for name in self.commits[commit] if "/" in name}
-        files = [
-            {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-            for name, content in self.commits[commit].items()
-        ]
-        return files + [{"type": "directory", "path": name, "oid": "0" * 40} for name in sorted(folders)]
-
-    @staticmethod
-    def send(
-        request: BaseHTTPRequestHandler, body: bytes, status: int = 200, headers: dict[str, str] | None = None
-    ) -> None:
-        request.send_response(status)
-        for name, value in {
-            "Content-Length": str(len(body)),
-            "Content-Type": "application/json",
-            **(headers or {}),
-        }.items():
-            request.send_header(name, value)
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(body)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-    huggingface_hub.close_session()
-    config = {"model_type": "bert", "hidden_size": 24}
-    made = Hub(
-        {
-            COMMIT: {
-                "config.json": json.dumps(config).encode(),
-                "model.safetensors": weights(tmp_path, 1.0),
-                "pytorch_model.bin": b"never fetched",
-                "sub/config.json": json.dumps(config | {"hidden_size": 48}).encode(),
-            },
-            OTHER: {"config.json": json.dumps(config).encode(), "model.safetensors": weights(tmp_path, 2.0)},
-        }
-    )
-    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
-    huggingface_hub.close_session()
-
-
-def online(hub: Hub, tmp_path: Path, **options: Any) -> SourceOptions:
-    return SourceOptions(
-        endpoint=hub.url, cache_dir=tmp_path / "downloads", token=options.pop("token", False), **options
-    )
 
 
 def test_a_repository_online(hub: Hub, tmp_path: Path) -> None:
@@ -319,13 +201,15 @@ def test_what_the_hub_does_not_have(repo: str, options: dict[str, str], what: st
     assert what in str(caught.value)
     assert (caught.value.status, caught.value.path) == (404, repo)
     assert token not in str(caught.value) + repr(caught.value)
-    assert "If a folder was meant" in str(caught.value)
+    assert ("If a folder was meant" if repo == "org/none" else "no such revision. There are: main") in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_hub_that_refuses(status: int, hub: Hub, tmp_path: Path) -> None:
     hub.status = status
-    with pytest.raises(HubError, match=rf"cannot load org/name from the hub: \w+ \(HTTP {status}\)") as caught:
+    with pytest.raises(
+        HubError, match=rf"cannot load org/name at http://127\.0\.0\.1:\d+: \w+ \(HTTP {status}\)"
+    ) as caught:
         open_repository("org/name", online(hub, tmp_path))
     assert caught.value.status == status
 
@@ -335,7 +219,7 @@ def test_a_hub_that_fails_in_the_middle(hub: Hub, tmp_path: Path) -> None:
     hub.status = 403
     with pytest.raises(HubError) as caught:
         snapshot.path("config.json")
-    assert caught.value.path == "org/name"
+    assert caught.value.path == f"org/name@{COMMIT[:8]}/config.json"
 
 
 def test_a_hub_that_is_not_there(tmp_path: Path, hub: Hub) -> None:
@@ -351,6 +235,16 @@ def test_a_hub_that_is_none(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_token_that_no_request_can_hold(hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(HubError) as caught:
+    with pytest.raises(InvalidOptionError, match="characters that no token has") as caught:
         resolve("org/name", online(hub, tmp_path, token="geheim\u20ac\r\n"))
     assert "geheim" not in str(caught.value)
+
+
+def test_a_gated_repository(hub: Hub, tmp_path: Path) -> None:
+    """Its listing is open; its files are not."""
+    snapshot = resolve("org/name", online(hub, tmp_path))
+    hub.status, hub.error_code = 403, "GatedRepo"
+    with pytest.raises(HubError, match=r"403 \(the repository is gated: ask for access on its page, and pass token=\)"):
+        snapshot.path("model.safetensors")
+    with pytest.raises(HubError, match=r"GatedRepoError \(HTTP 403\): the repository is gated \(no token was sent\)"):
+        resolve("org/name", online(hub, tmp_path))

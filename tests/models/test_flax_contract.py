@@ -7,6 +7,7 @@ compiled: small programs take longer to compile than to run by parts that all cl
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jax
@@ -205,3 +206,14 @@ def test_heads_that_are_pruned_and_tokens_that_are_added(case, tmp_path):
     limit = getattr(again.config, "vocab_size", None)
     inputs = {name: np.minimum(v, limit - 1) if v.dtype.kind == "i" else v for name, v in case.inputs.items()}
     compare(run(case, model, inputs), case.run_torch(again, inputs), mask)
+
+
+@every
+def test_the_class_says_how_it_is_spread_over_devices(case):
+    """Every matrix of a layer is split over the axis "model"; tables of relative positions may be on every device."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "model"))
+    shardings = named(case.shared.param_shardings(mesh))
+    split = {name for name, sharding in shardings.items() if "model" in sharding.spec}
+    matrices = {name for name, value in named(case.shared.params).items() if value.ndim == 2}
+    layers = {name for name in matrices if re.search(r"\.\d+\.", name) and not re.search(r"(bias|embedding)\.", name)}
+    assert layers and layers <= split, sorted(layers - split)

@@ -877,10 +877,20 @@ def test_a_repository_that_is_fetched(saved: Path, base: Path, monkeypatch: pyte
     change(saved, base_model_name_or_path="inner")
     files = {f"inner/{path.name}": path for path in base.iterdir()} | {path.name: path for path in saved.iterdir()}
 
-    def opened(repo_id: str, source: SourceOptions) -> LazySnapshot:
+    class Shelf:
+        def path(self, name: str) -> Path:
+            return files[name]
+
+        def fetch(self, names: list[str]) -> None:
+            """`path` does it."""
+
+        def source(self, name: str) -> None:
+            """It is not streamed."""
+
+    def opened(repo_id: str, source: SourceOptions, path: str = "") -> LazySnapshot:
         start = f"{source.subfolder}/" if source.subfolder else ""
         below = {name.removeprefix(start): name for name in files if name.startswith(start)}
-        return LazySnapshot(repo_id, "d" * 40, below, files.__getitem__)
+        return LazySnapshot(repo_id, "d" * 40, below, Shelf())
 
     monkeypatch.setattr("pretrained.hub.repository.open_repository", opened)
     assert torch.equal(logits(LlamaForCausalLM.from_pretrained("org/lora")), expected)

@@ -239,7 +239,7 @@ class TestArguments:
     def test_unknown_and_unsupported(self, tmp_path):
         with pytest.raises(OptionError, match="max_shard"):
             tiny().save_pretrained(tmp_path, max_shard="1GB")
-        for keyword in ({"push_to_hub": True}, {"blocking": 1}, {"durable": "no"}, {"variant": "../x"}):
+        for keyword in ({"push_to_hub": "yes"}, {"blocking": 1}, {"durable": "no"}, {"variant": "../x"}):
             with pytest.raises(InvalidOptionError):
                 tiny().save_pretrained(tmp_path / "x", **keyword)
         assert not (tmp_path / "x").exists()

@@ -98,6 +98,11 @@ class Stage:
         self._leave()
         self._translate(error)
 
+    @property
+    def name(self) -> str:
+        """The folder inside `directory` that the files are written to, for other processes that write with this one."""
+        return self._stage.name
+
     def path(self, name: str) -> Path:
         """Where to write the new content of `name`; its folder exists.
 

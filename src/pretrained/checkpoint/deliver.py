@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from .._types import CPU, DISK, Device, Shape
+from .._types import CPU, DISK, ByteSource, Device, Piece, Shape
 from ..errors import InvalidOptionError, PretrainedError, ResourceLimitError, SaveError
 from .devices import Layout, Placement
 from .disk import is_remote, map_file, run, stamp_at
@@ -34,7 +34,7 @@ from .execute import (
 )
 from .formats.safetensors import Outgoing, write
 from .plan_load import LoadPlan, Step
-from .tensors import BITS, Container, require_intact
+from .tensors import BITS, Container, remote_source, require_intact
 
 __all__ = ["Placer", "deliver", "require_folder"]
 
@@ -81,11 +81,13 @@ class Placer(Protocol):
         """Puts into effect what a placement says of a model whose parameters are bound."""
 
 
-def require_folder(plan: LoadPlan) -> None:
+def require_folder(plan: LoadPlan, containers: Mapping[Path, Container]) -> None:
     """Raises InvalidOptionError if something has to be written to an offload folder, and there is none."""
     if plan.placement is None or plan.placement.offload_folder is not None:
         return
-    names = list(dict.fromkeys(step.param for step in plan.steps if step.device == DISK and not _can_rest(step)))
+    on_disk = [step for step in plan.steps if step.device == DISK]
+    away = [step for step in on_disk if not _can_rest(step) or _is_remote(containers, step)]
+    names = list(dict.fromkeys(step.param for step in away))
     names += [spec.name for spec in plan.initialise if spec.device == DISK]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -95,6 +97,10 @@ def require_folder(plan: LoadPlan) -> None:
         raise InvalidOptionError(
             f"{reason}; give offload_folder= a folder to write them to", key="offload_folder", reason=reason
         )
+
+
+def _is_remote(containers: Mapping[Path, Container], step: Step) -> bool:
+    return remote_source(containers[step.entry.file]) is not None
 
 
 def deliver(
@@ -120,7 +126,8 @@ def deliver(
         _send_steps(containers[path], steps, sink, placer, loaded, can_map=can_map, ahead=path not in spread)
     leaving: dict[str, list[Step]] = {}
     for path, steps in by_file(step for step in plan.steps if step.device == DISK).items():
-        staying = [step for step in steps if _can_rest(step) and (folder is None or step.is_plain)]
+        is_here = remote_source(containers[path]) is None
+        staying = [step for step in steps if is_here and _can_rest(step) and (folder is None or step.is_plain)]
         if staying:
             _let_rest(containers[path], staying, sink, loaded)
         kept = {step.param for step in staying}
@@ -197,6 +204,8 @@ def _send_steps(
             loaded.bytes_read += step.entry.nbytes
     if not direct:
         return
+    if (source := remote_source(container)) is not None:
+        return _send_remote(source, direct, sink, placer, loaded)
     require_intact(container, (step.entry for step in direct))
     read, done = source_of(container, can_map=can_map, ahead=ahead)
     rooms = [_room_for(step, placer, loaded) for step in direct]
@@ -213,12 +222,45 @@ def _send_steps(
         run(convert, windows, initializer=sink.worker)
     finally:
         placer.wait()
-    for step, value in zip(direct, rooms, strict=True):
+    _note_overflows(zip(direct, rooms, strict=True), read, sink, loaded)
+
+
+def _note_overflows(
+    filled: Iterable[tuple[Step, Any]], read: Callable[[int, int], memoryview], sink: Sink, loaded: Loaded
+) -> None:
+    """Warns of values that became infinite, and counts the bytes; what is suspect is read a second time."""
+    for step, value in filled:
         entry = step.entry
         is_suspect = can_overflow(entry.dtype, step.dtype) and sink.count_nonfinite(value, step.dtype) > 0
         if is_suspect and overflows(step, read(entry.offset, entry.offset + entry.nbytes), value, sink):
             loaded.warnings.append(overflow_warning(step))
-    loaded.bytes_read += sum(step.entry.nbytes for step in direct)
+        loaded.bytes_read += entry.nbytes
+
+
+def _send_remote(source: ByteSource, steps: Sequence[Step], sink: Sink, placer: Placer, loaded: Loaded) -> None:
+    """From ranges of a file elsewhere to the accelerator, as they come."""
+
+    def piece(step: Step, room: Any, start: int, stop: int) -> Piece:
+        size = BITS[step.entry.dtype] // 8
+        offset, nbytes = step.entry.offset + start * size, (stop - start) * size
+
+        def send(memory: memoryview) -> None:
+            placer.send(memory, step.entry.dtype, room, start)
+
+        return Piece(offset, nbytes, lambda: memoryview(bytearray(nbytes)), send)
+
+    def read(first: int, last: int) -> memoryview:
+        memory = memoryview(bytearray(last - first))
+        source.fetch([Piece(first, last - first, lambda: memory)])
+        return memory
+
+    filled = [(step, _room_for(step, placer, loaded)) for step in steps]
+    try:
+        pieces = [piece(step, room, *window) for step, room in filled for window in windows_of(step)]
+        source.fetch(pieces, sink.worker)
+    finally:
+        placer.wait()
+    _note_overflows(filled, read, sink, loaded)
 
 
 def _room_for(step: Step, placer: Placer, loaded: Loaded) -> Any:

@@ -31,6 +31,7 @@ __all__ = [
     "num_workers",
     "prefetch",
     "read_extents",
+    "reading",
     "run",
     "stamp_at",
 ]
@@ -205,29 +206,42 @@ def read_extents(path: Path, stamp: FileStamp | None, extents: Iterable[Extent])
     """
     pieces = list(_pieces(extents))
     pages = HugePages()
-    fd = _open_again(path)
-    try:
-        require_unchanged(path, stamp_of(fd), stamp)
+    with reading(path, stamp) as read:
 
         def fill(piece: Extent) -> None:
             pages.prepare(piece.target)
-            done = 0
-            while done < len(piece.target):
-                try:
-                    count = os.preadv(fd, [piece.target[done:]], piece.offset + done)
-                except OSError as error:
-                    reason = f"cannot be read at byte {piece.offset + done}: {error.strerror}"
-                    raise WeightsFormatError(
-                        f"{path}: {reason}", path=path, reason=reason, offset=piece.offset + done
-                    ) from error
-                if count == 0:
-                    raise CheckpointChangedError(f"{path} became shorter while it was being read", path=path)
-                done += count
+            read(piece.offset, piece.target)
 
         run(fill, pieces)
+    return sum(len(piece.target) for piece in pieces)
+
+
+@contextmanager
+def reading(path: Path, stamp: FileStamp | None) -> Iterator[Callable[[int, memoryview], None]]:
+    """What fills memory with the bytes of a file from some place on; threads may share it.
+
+    Raises:
+        CheckpointChangedError, WeightsFormatError: as `read_extents`, in the block too.
+    """
+    fd = _open_again(path)
+    try:
+        require_unchanged(path, stamp_of(fd), stamp)
+        yield lambda offset, target: _read_at(fd, path, offset, target)
     finally:
         os.close(fd)
-    return sum(len(piece.target) for piece in pieces)
+
+
+def _read_at(fd: int, path: Path, offset: int, target: memoryview) -> None:
+    done = 0
+    while done < len(target):
+        try:
+            count = os.preadv(fd, [target[done:] if done else target], offset + done)
+        except OSError as error:
+            reason = f"cannot be read at byte {offset + done}: {error.strerror}"
+            raise WeightsFormatError(f"{path}: {reason}", path=path, reason=reason, offset=offset + done) from error
+        if count == 0:
+            raise CheckpointChangedError(f"{path} became shorter while it was being read", path=path)
+        done += count
 
 
 def _pieces(extents: Iterable[Extent]) -> Iterable[Extent]:

@@ -4,79 +4,32 @@ map      the bytes at rest are the parameter's: it becomes a view of the file
 read     the same, but copied into memory of its own, or into its place in the memory of what it is a part of
 cast     another dtype: through a bounded window into memory of its own
 arrange  layout ops, or a format that only its own reader understands: through an array
+
+What is wanted only in part goes these ways too, but no more of the file is touched than has to be: `read_parts`.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from .._types import CPU, DISK
+from .boxes import Box, slices_of
 from .disk import MAX_WORKERS, Allowance, Extent, HugePages, allocate, is_remote, map_file, read_extents, run
-from .dtypes import can_overflow
 from .plan_load import LoadPlan, Step
+from .read_parts import can_read_part, load_parts
 from .rules import apply_ops
-from .tensors import BITS, Container, Entry, num_bytes, require_intact
+from .sink import AtRest, Loaded, Sink, overflow_warning, overflows
+from .tensors import BITS, Container, num_bytes, remote_source, require_intact
 
 __all__ = [
-    "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "execute", "is_castable", "load_steps", "overflow_warning",
-    "overflows", "source_of", "windows_of",
+    "WINDOW", "AtRest", "Loaded", "Sink", "by_file", "cut", "execute", "is_castable", "load_steps", "memory_for",
+    "overflow_warning", "overflows", "sorted_by_way", "source_of", "windows_of",
 ]  # fmt: skip
 
 WINDOW = 8 * 2**20  # bytes of source that a worker casts at a time; all there is of it beside the result
-
-
-class Sink(Protocol):
-    """What execute needs of a framework: making its arrays out of bytes.
-
-    `alignment` is the number of bytes at whose multiples an array must begin to be used where it lies.
-    """
-
-    alignment: int
-
-    def view(self, buffer: Any, offset: int, dtype: str, shape: tuple[int, ...]) -> Any:
-        """An array on the memory of `buffer`, which it keeps alive; no copy."""
-
-    def cast(self, source: Any, source_dtype: str, target: Any, target_dtype: str) -> None:
-        """Converts the elements of the flat buffer `source` into the flat buffer `target`."""
-
-    def count_nonfinite(self, values: Any, dtype: str) -> int:
-        """How many elements of an array or flat buffer are infinite or NaN; quick where there are none."""
-
-    def from_array(self, array: Any, dtype: str) -> Any:
-        """An array of the framework, contiguous and of memory of its own, from numpy's or the framework's own."""
-
-    def fill(self, target: Any, array: Any) -> None:
-        """Writes the elements of an array, numpy's or the framework's own, into one that `view` made; casts them."""
-
-    def worker(self) -> None:
-        """Called once in each thread that will call `cast`."""
-
-
-class AtRest(NamedTuple):
-    """A tensor that is read while it is used: its place in a mapped file, and the dtype it is wanted in."""
-
-    entry: Entry
-    dtype: str
-    area: mmap.mmap
-
-
-@dataclass
-class Loaded:
-    """Arrays by parameter name, and what it took to get them; `resting` are those that stay on disk.
-
-    `wholes` is the memory of parameters that are read part by part.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-    wholes: dict[str, memoryview] = field(default_factory=dict)
-    resting: dict[str, AtRest] = field(default_factory=dict)
-    bytes_mapped: int = 0
-    bytes_read: int = 0
-    warnings: list[str] = field(default_factory=list)
 
 
 def execute(plan: LoadPlan, containers: Mapping[Path, Container], sink: Sink, *, use_mmap: bool = True) -> Loaded:
@@ -91,7 +44,7 @@ def execute(plan: LoadPlan, containers: Mapping[Path, Container], sink: Sink, *,
     for path, steps in by_file(plan.steps).items():
         here = [step for step in steps if step.device == CPU]
         # Of a file that is not to be in memory as a whole, only what is used should come in.
-        ahead = all(step.device != DISK for step in steps)
+        ahead = all(step.device != DISK and step.box is None for step in steps)
         load_steps(containers[path], here, sink, loaded, use_mmap=use_mmap, ahead=ahead)
     return loaded
 
@@ -109,14 +62,12 @@ def load_steps(
 ) -> None:
     """Reads tensors of one file into main memory, by the cheapest safe way for each."""
     require_intact(container, (step.entry for step in steps))
-    plain, cast, other = [], [], []
-    for step in steps:
-        if step.is_plain:
-            plain.append(step)
-        elif is_castable(step):
-            cast.append(step)
-        else:
-            other.append(step)
+    if (source := remote_source(container)) is not None:
+        from .stream import stream_steps
+
+        return stream_steps(container, source, steps, sink, loaded)
+    parts = [step for step in steps if step.box is not None and can_read_part(step)]
+    plain, cast, other = sorted_by_way(step for step in steps if step.box is None or not can_read_part(step))
     can_map = use_mmap and not is_remote(container.path)
     mapped = [step for step in plain if can_map and _is_mappable(step, sink)]
     if mapped:
@@ -125,8 +76,27 @@ def load_steps(
         _read(container, [step for step in plain if not (can_map and _is_mappable(step, sink))], sink, loaded)
     if cast:
         _cast(container, cast, sink, loaded, can_map=can_map, ahead=ahead)
+    if parts:
+        load_parts(container, parts, sink, loaded, can_map=can_map)
     if other:
         _arrange(container, other, sink, loaded, can_map=can_map, ahead=ahead)
+
+
+def sorted_by_way(steps: Iterable[Step]) -> tuple[list[Step], list[Step], list[Step]]:
+    """The steps that take the bytes as they are, that cast them, and that arrange them or take a part of them."""
+    plain: list[Step] = []
+    cast: list[Step] = []
+    other: list[Step] = []
+    for step in steps:
+        if step.box is not None:
+            other.append(step)
+        elif step.is_plain:
+            plain.append(step)
+        elif is_castable(step):
+            cast.append(step)
+        else:
+            other.append(step)
+    return plain, cast, other
 
 
 def _arrange(
@@ -138,14 +108,14 @@ def _arrange(
     allowance = Allowance(max(largest, MAX_WORKERS * WINDOW))
     overflowed: set[str] = set()
     loaded.values |= dict.fromkeys(step.param for step in steps if step.whole is None)  # whichever is done first
-    places = {id(step): _memory_for(step, sink, loaded) for step in steps if step.whole is not None}
+    places = {id(step): memory_for(step, sink, loaded) for step in steps if step.whole is not None}
 
     def arrange(step: Step) -> None:
         entry = step.entry
         is_view = area is not None and _can_view(step)
         with allowance.take(entry.nbytes):
             source = sink.view(area, entry.offset, entry.dtype, entry.shape) if is_view else container.read(entry)
-            array = apply_ops(step.ops, source)
+            array = cut(apply_ops(step.ops, source), step.box, is_view=is_view)
             if step.whole is None:
                 value = loaded.values[step.param] = sink.from_array(array, step.dtype)
             else:
@@ -168,6 +138,15 @@ def _arrange(
     loaded.bytes_read += sum(step.entry.nbytes for step in steps)
 
 
+def cut(array: Any, box: Box | None, *, is_view: bool) -> Any:
+    """The wanted part of an array, in memory of its own unless it is a view of the file."""
+    if box is None:
+        return array
+    part = array[slices_of(box)]
+    copy = getattr(part, "copy", None)
+    return part if is_view or copy is None else copy()
+
+
 def _can_view(step: Step) -> bool:
     """Whether the elements at rest can be seen as an array where they lie, at whatever byte: it is only copied from."""
     return step.entry.offset >= 0 and BITS[step.entry.dtype] % 8 == 0
@@ -187,7 +166,7 @@ def _is_mappable(step: Step, sink: Sink) -> bool:
     return is_aligned and not step.is_copy and step.whole is None
 
 
-def _memory_for(step: Step, sink: Sink, loaded: Loaded) -> memoryview:
+def memory_for(step: Step, sink: Sink, loaded: Loaded) -> memoryview:
     """New memory for a parameter, or the place of a part in the memory of its whole; the array goes to `loaded`."""
     if step.whole is None:
         memory = allocate(num_bytes(step.shape, step.dtype))
@@ -211,7 +190,7 @@ def _map(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded
 def _read(container: Container, steps: Sequence[Step], sink: Sink, loaded: Loaded) -> None:
     extents = []
     for step in steps:
-        memory = _memory_for(step, sink, loaded)
+        memory = memory_for(step, sink, loaded)
         if step.entry.nbytes:
             extents.append(Extent(step.entry.offset, memory))
     loaded.bytes_read += read_extents(container.path, container.stamp, extents)
@@ -226,7 +205,7 @@ def _cast(
     overflowed: set[str] = set()
     pages = HugePages()
     for step in steps:
-        memory = _memory_for(step, sink, loaded)
+        memory = memory_for(step, sink, loaded)
         windows += [(step, memory, start, stop) for start, stop in windows_of(step)]
 
     def convert(window: tuple[Step, memoryview, int, int]) -> None:
@@ -283,16 +262,3 @@ def _drop_pages(area: mmap.mmap, first: int, last: int) -> None:
     start, stop = -(-first // page) * page, last // page * page
     if stop > start and "MADV_DONTNEED" in vars(mmap):
         area.madvise(mmap.MADV_DONTNEED, start, stop - start)
-
-
-def overflows(step: Step, source: Any, target: Any, sink: Sink) -> bool:
-    """Whether a value that was finite is not any more. The source is only looked at when the result is suspect."""
-    if not can_overflow(step.entry.dtype, step.dtype):
-        return False
-    lost = sink.count_nonfinite(target, step.dtype)
-    return lost > 0 and lost > sink.count_nonfinite(source, step.entry.dtype)
-
-
-def overflow_warning(step: Step) -> str:
-    """What to say of a tensor that `overflows`."""
-    return f"{step.entry.name} has values beyond {step.dtype}: they became infinite"

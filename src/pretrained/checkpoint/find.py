@@ -16,10 +16,10 @@ from ..errors import OptionError, ShardIndexError, SourceError, UntrustedPathErr
 from ..options import WeightOptions
 from .commit import recover
 from .dialects import translate
-from .files import safe_join, safe_name
+from .files import safe_name
 from .formats import FORMATS, format_of
-from .formats.readers import open_containers
 from .index import ShardIndex, check_shards, read_index, without_model_names
+from .opening import is_below, open_all, open_files, path_of, require_small
 from .rules import Op
 from .tensors import Container, Entry
 
@@ -99,6 +99,12 @@ class _Settled:
 
     def path(self, name: str) -> Path:
         return self._overlay.get(name) or self._snapshot.path(name)
+
+    def fetch(self, names: Sequence[str]) -> None:
+        """Nothing: all files are in a folder."""
+
+    def source(self, name: str) -> None:
+        """None: all files are in a folder."""
 
 
 def settle(snapshot: Snapshot) -> Snapshot:
@@ -207,12 +213,13 @@ def _open_gguf(snapshot: Snapshot, name: str) -> Sequence[Container]:
     from .formats.gguf import open_gguf
 
     names = snapshot.names()
-    if name not in names and safe_name(name, what="gguf_file") and not _is_below(snapshot, name):
+    if name not in names and safe_name(name, what="gguf_file") and not is_below(snapshot, name):
         found = [other for other in names if format_of(other) == "gguf"]
         there = f"there is {', '.join(found[:12])}" if found else "and no other .gguf"
         raise SourceError(f"no {name!r:.200} in {snapshot.name}; {there}", path=snapshot.name, key="gguf_file")
     folder = name[: name.rfind("/") + 1]
-    return open_gguf(_path(snapshot, name), name[len(folder) :], lambda other: _path(snapshot, folder + other))
+    require_small(snapshot, name)
+    return open_gguf(path_of(snapshot, name), name[len(folder) :], lambda other: path_of(snapshot, folder + other))
 
 
 def _wanted(options: WeightOptions) -> list[tuple[str, str]]:
@@ -238,7 +245,7 @@ def _open_pair(snapshot: Snapshot, names: Sequence[str], single: str, index: str
         raise ShardIndexError(
             f"{snapshot.name} holds both {single} and {index}, which does not list it: two checkpoints in one folder. "
             "Remove the stale one, or name the file to load",
-            path=_path(snapshot, index),
+            path=path_of(snapshot, index),
             key=single,
         )
     return weights
@@ -250,20 +257,8 @@ def _open_named(snapshot: Snapshot, name: str) -> Weights:
     return _open_single(snapshot, name)
 
 
-def _path(snapshot: Snapshot, name: str) -> Path:
-    path = snapshot.path(name)
-    if snapshot.folder is not None and path == snapshot.folder / name:
-        return safe_join(snapshot.folder, name)
-    return path
-
-
-def _is_below(snapshot: Snapshot, name: str) -> bool:
-    """Whether a name with a folder in it is a file of the snapshot; listings show the folder itself only."""
-    return "/" in name and snapshot.folder is not None and safe_join(snapshot.folder, name).is_file()
-
-
 def _open_single(snapshot: Snapshot, name: str) -> Weights:
-    return _gather(open_containers(_path(snapshot, name), name, lambda other: _path(snapshot, other)))
+    return _gather(open_files(snapshot, name))
 
 
 def _gather(containers: Sequence[Container], index: ShardIndex | None = None, unlisted: Sequence[str] = ()) -> Weights:
@@ -292,11 +287,12 @@ def _aliases(containers: Iterable[Container], entries: Mapping[str, Entry]) -> d
 
 
 def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
-    index = read_index(_path(snapshot, name))
+    index = read_index(path_of(snapshot, name))
     if all(format_of(shard) == "hdf5" for shard in index.shards):
         index = without_model_names(index)
-    names = set(snapshot.names())
-    if lost := [shard for shard in index.shards if shard not in names and not _is_below(snapshot, shard)]:
+    listed = snapshot.names()
+    names = frozenset(listed) if isinstance(listed, list) else listed  # where nothing can be listed, each is asked for
+    if lost := [shard for shard in index.shards if shard not in names and not is_below(snapshot, shard)]:
         tensor = next(key for key, shard in index.weight_map.items() if shard == lost[0])
         raise ShardIndexError(
             f"{index.path}: {len(lost)} of {len(index.shards)} shards are missing, {lost[0]} with {tensor} among them",
@@ -304,7 +300,7 @@ def _open_sharded(snapshot: Snapshot, name: str) -> Weights:
             key=lost[0],
             tensor=tensor,
         )
-    by_name = {shard: open_containers(_path(snapshot, shard), shard)[0] for shard in index.shards}
+    by_name = open_all(snapshot, index.shards)
     unlisted = check_shards(index, by_name)
     if unlisted:
         logger.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._types import CPU, Device, Shape
 from ..errors import ConfigError, MismatchError, TensorError
+from .boxes import Box, is_whole
 from .dtypes import DtypePolicy, can_hold, is_complex, is_floating
 from .fusions import Part, Stack, find_fusion
 from .places import BY_RULE, place_of
@@ -33,6 +35,7 @@ class ParamSpec(NamedTuple):
 
     `aliases` are the other names of the same storage; any of them in the file is enough. `dtype` is what the model's
     constructor gave it; a floating one is subject to the dtype policy. `device` is where it lies while it does not run.
+    `box` is the part of it that this process needs; None for all of it.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ParamSpec(NamedTuple):
     dtype: str
     aliases: tuple[str, ...] = ()
     device: Device = CPU
+    box: Box | None = None
 
 
 class Step(NamedTuple):
@@ -47,7 +51,7 @@ class Step(NamedTuple):
 
     `is_copy` says that another step uses the same entry: this parameter needs memory of its own. Of a step with a
     `whole` the entry is one part of the parameter, which has that shape; it begins at the parameter's element `start`,
-    and `shape` is the part's.
+    and `shape` is the part's. With a `box` only that part of the parameter is wanted, and `shape` is the whole's.
     """
 
     param: str
@@ -59,6 +63,7 @@ class Step(NamedTuple):
     device: Device = CPU
     start: int = 0
     whole: Shape | None = None
+    box: Box | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -111,6 +116,33 @@ class LoadPlan:
     def nbytes(self) -> int:
         """Bytes of all parameters that come from the checkpoint, in the dtypes they will have."""
         return sum(num_bytes(step.shape, step.dtype) for step in self.steps)
+
+    def keep_only(self, patterns: Iterable[str], params: Iterable[ParamSpec]) -> None:
+        """Leaves out every parameter that no pattern matches, by its name or by that at rest; it is initialised.
+
+        Raises:
+            MismatchError: nothing is left.
+        """
+        compiled = [re.compile(fnmatch.translate(pattern)) for pattern in patterns]
+
+        def is_meant(*names: str) -> bool:
+            return any(pattern.match(name) for pattern in compiled for name in names)
+
+        kept = [step for step in self.steps if is_meant(step.param, step.entry.name)]
+        if not kept:
+            sample = ", ".join(step.param for step in self.steps[:3]) or "no tensors"
+            raise MismatchError(
+                f"only= matches no parameter of {self.model} that {self.source} has; such are {sample} …",
+                path=self.source,
+                key="only",
+            )
+        filled = {step.param for step in kept}
+        self.steps = kept
+        self.mismatched = [m for m in self.mismatched if is_meant(m.name, m.entry.name)]
+        self.initialise = [spec for spec in params if spec.name not in filled]
+        self.missing = [name for name in self.missing if is_meant(name)]
+        self.unexpected = [name for name in self.unexpected if is_meant(name)]
+        self.twins = [(param, twin) for param, twin in self.twins if param in filled]
 
     def check(self, *, strict: bool = False, ignore_mismatched_sizes: bool = False) -> None:
         """Raises one error with every complaint, or returns.
@@ -236,7 +268,8 @@ def _fill(plan: LoadPlan, spec: ParamSpec, found: _Found, dtype: str, *, is_copy
         plan.initialise.append(spec)
         return
     _note_dtype(plan, spec, entry, dtype)
-    plan.steps.append(Step(spec.name, entry, dtype, spec.shape, ops, is_copy, spec.device))
+    box = None if spec.box is None or is_whole(spec.box, spec.shape) else spec.box
+    plan.steps.append(Step(spec.name, entry, dtype, spec.shape, ops, is_copy, spec.device, box=box))
 
 
 def _fill_by_parts(

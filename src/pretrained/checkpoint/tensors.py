@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from .._types import Shape
+from .._types import ByteSource, Shape
 
-__all__ = ["BITS", "Container", "Entry", "FileStamp", "count_elements", "num_bytes", "require_intact"]
+__all__ = [
+    "BITS", "Container", "Entry", "FileStamp", "count_elements", "num_bytes", "remote_source",
+    "require_intact",
+]  # fmt: skip
 
 # Bits per element of every dtype that a format of ours can store, under the names numpy, ml_dtypes and torch share.
 BITS: Mapping[str, int] = {
@@ -81,6 +84,12 @@ class Container(Protocol):
 
     def read(self, entry: Entry) -> Any:
         """The tensor as a numpy array of its own memory (ml_dtypes for what numpy lacks)."""
+
+
+def remote_source(container: Container) -> ByteSource | None:
+    """What reads the container's file in ranges, where that is not on this machine; None where it is."""
+    source: ByteSource | None = getattr(container, "source", None)
+    return source
 
 
 def require_intact(container: Container, entries: Iterable[Entry]) -> None:

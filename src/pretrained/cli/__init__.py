@@ -1,4 +1,4 @@
-"""`pretrained inspect | plan | verify | convert | diff`: what a checkpoint is, without writing a program.
+"""`pretrained inspect | plan | verify | convert | diff | download | push | serve`: checkpoints without a program.
 
 One file per command. Exit codes: 0 fine; 1 a finding (does not fit, damaged, differs); 2 wrong usage, or nothing that
 can be read; 130 interrupted; 141 whoever read the output went away.

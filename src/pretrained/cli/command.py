@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,25 +108,46 @@ class Where:
     revision: str | None = None
     local_files_only: bool = False
     gguf_file: str | None = None
+    headers_only: bool = False
 
     @property
     def source(self) -> SourceOptions:
-        """The part that finds a snapshot."""
-        return SourceOptions(revision=self.revision, subfolder=self.subfolder, local_files_only=self.local_files_only)
+        """The part that finds a snapshot. Whoever wants headers only reads them where they lie."""
+        return SourceOptions(
+            revision=self.revision,
+            subfolder=self.subfolder,
+            local_files_only=self.local_files_only,
+            stream=self.headers_only and not self.local_files_only,
+        )
 
     @property
     def weights(self) -> WeightOptions:
         """The part that chooses among the weights of a snapshot."""
         return WeightOptions(variant=self.variant, gguf_file=self.gguf_file)
 
+    def of_headers(self) -> Where:
+        """The same for a command that reads no data."""
+        return replace(self, headers_only=True)
+
     def snapshot(self, ref: str) -> Snapshot:
         """The files that `ref` means, with no save half done."""
         return settle(resolve(ref, self.source))
 
+    def find(self, ref: str, options: WeightOptions) -> tuple[Snapshot, Weights]:
+        """The files that `ref` means, and the weights among them."""
+        snapshot = self.snapshot(ref)
+        try:
+            return snapshot, find_checkpoint(snapshot, options)
+        except SourceError as error:
+            if error.key != "stream":
+                raise
+        # A format whose reader needs the file, or a server without ranges.
+        snapshot = replace(self, headers_only=False).snapshot(ref)
+        return snapshot, find_checkpoint(snapshot, options)
+
     def open(self, ref: str) -> Opened:
         """The checkpoint that `ref` means; a damaged config.json is noted and kept no one from its tensors."""
-        snapshot = self.snapshot(ref)
-        weights = find_checkpoint(snapshot, self.weights)
+        snapshot, weights = self.find(ref, self.weights)
         try:
             return Opened(snapshot, weights, read_config_dict(snapshot, self.weights))
         except ConfigError as error:

@@ -23,13 +23,13 @@ from .command import FINE, Command, Opened, Where, source_options
 from .key_map import parse_key_map
 from .output import Column, emit_json, plural, print_table, progress, say
 
-__all__ = ["convert"]
+__all__ = ["HEAVY", "convert"]
 
 MAX_COPIED = 64 << 20  # bytes of a file beside the weights; tokenizers stay below
 _MAX_NAMED = 20  # tensors named in warnings
 
 # Weights of whatever format, archives, indexes: what a copy of "the rest" must not drag along.
-_HEAVY = re.compile(
+HEAVY = re.compile(
     r".+\.(safetensors|bin|h5|msgpack|gguf|pt|pth|ckpt|onnx|ot|tflite|npz|npy|zip|tar|gz|xz|zst|pkl|pickle|mlmodel)"
     r"|.+\.index(\..+)?\.json|.+\.ckpt\..+|.+\.data-\d{5}-of-\d{5}"
 )
@@ -140,7 +140,7 @@ def _companions(snapshot: Snapshot) -> Iterator[tuple[str, Path]]:
     """Name and path of every small file that belongs to the model and is no weight file."""
     only = getattr(snapshot, "only", None)
     for name in snapshot.names():
-        if "/" in name or name.startswith(".") or _HEAVY.fullmatch(name) or is_sums_file(name):
+        if "/" in name or name.startswith(".") or HEAVY.fullmatch(name) or is_sums_file(name):
             continue
         if only is not None and not _COMPANIONS.fullmatch(name):
             continue

@@ -31,10 +31,10 @@ _SUMMARY = ("model_type", "architectures", "dtype")
 def inspect(source: str, sort: str, pattern: str | None, top: int | None, as_json: bool, where: Where) -> int:
     """Lists every tensor with shape, dtype, bytes and file.
 
-    Reads headers only, never data.
+    Reads headers only, never data; those of a hub or a URL over the network, without a download.
     """
     matches = _compile(pattern)
-    opened = where.open(source)
+    opened = where.of_headers().open(source)
     entries = list(opened.weights.entries.values())
     shown = [entry for entry in entries if matches is None or matches.search(entry.name)]
     totals, matching = _totals(entries), _totals(shown)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..checkpoint.dtypes import DtypePolicy, is_floating
-from ..checkpoint.find import Weights, find_checkpoint
+from ..checkpoint.find import Weights
 from ..checkpoint.tensors import BITS, num_bytes
 from ..errors import InvalidOptionError, MissingFrameworkError, PretrainedError
 from ..options import LoadOptions, split_load_options
@@ -86,8 +86,7 @@ def _make(
     from ..pt.backend import TorchBackend
     from ..quantization.scheme import choose_scheme
 
-    snapshot = where.snapshot(source)
-    weights = find_checkpoint(snapshot, options.weights)
+    snapshot, weights = where.of_headers().find(source, options.weights)
     cls, note = _choose_class(class_name, snapshot, where)
     choose = getattr(cls, "_choose", None)
     backend = TorchBackend()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,10 +47,9 @@ class _Backend(FlaxBackend):
         dtypes = {place.name: policy.dtype_of(place.name) for place in empty}
         self._initial = draw_all(model, empty, jax.random.key(0), dtypes)
 
-    def bind(self, model: Structure, values: Mapping[str, Any]) -> None:
+    def bind(self, model: Structure, values: MutableMapping[str, Any]) -> None:
         """Puts the arrays into the module."""
-        arrays = [self._arranged(name, value) for name, value in values.items()]
-        made = {self._places[name].path: array for name, array in zip(values, jax.device_put(arrays), strict=True)}
+        made = self._put_here(values)
         made |= {self._places[name].path: array for name, array in self._initial.items()}
         nnx.update(self._module, model.state(_values_of(self._module) | made))
 

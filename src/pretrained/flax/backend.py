@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -10,17 +10,21 @@ import numpy as np
 
 from ..adapters import Adapter
 from ..checkpoint.arrays import ArraySink, describe
+from ..checkpoint.boxes import Box, permuted, whole
 from ..checkpoint.deliver import Placer
 from ..checkpoint.dtypes import DtypePolicy, is_floating
 from ..checkpoint.plan_load import ParamSpec
-from ..checkpoint.rules import apply_ops
+from ..checkpoint.rules import Permute, apply_ops
 from ..errors import InvalidOptionError
 from ..quantization.scheme import Quantizer, Scheme
 from .init import draw_all
+from .sharding import Assembly, assemble, box_here, shardings_of
 from .structure import Place, nest
 from .tying import aliases_of
 
 __all__ = ["FlaxBackend"]
+
+_AT_ONCE = 2**27  # bytes that are on their way to the devices of a mesh together
 
 
 class FlaxBackend(ArraySink):
@@ -28,16 +32,11 @@ class FlaxBackend(ArraySink):
 
     Args:
         settings: attributes that the model gets before its structure is looked at.
-        place: (model) → name → sharding of the parameters; None: all on the default device.
     """
 
-    def __init__(
-        self,
-        settings: Mapping[str, Any] | None = None,
-        place: Callable[[Any], Mapping[str, jax.sharding.Sharding]] | None = None,
-    ) -> None:
+    def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self._settings, self._place = dict(settings or {}), place
+        self._settings = dict(settings or {})
         self._shardings: Mapping[str, jax.sharding.Sharding] = {}
         self._initial: dict[str, jax.Array] = {}
         self._places: Mapping[str, Place] = {}
@@ -64,13 +63,23 @@ class FlaxBackend(ArraySink):
     def params(self, model: Any) -> Sequence[ParamSpec]:
         """The parameters, in torch's layout, with the names that are tied to them."""
         self._places = model.structure.by_name
-        if self._place is not None:
-            self._shardings = self._place(model)
+        self._shardings = shardings_of(model)
         aliases = aliases_of(model)
         return [
-            ParamSpec(place.name, place.torch_shape, place.dtype, aliases.get(place.name, ()))
+            ParamSpec(place.name, place.torch_shape, place.dtype, aliases.get(place.name, ()), box=self._box(place))
             for place in model.structure.places
         ]
+
+    def _box(self, place: Place) -> Box | None:
+        """The part that this process holds, in torch's layout; None for all of it."""
+        sharding = self._shardings.get(place.name)
+        if sharding is None or (sharding.is_fully_replicated and sharding.addressable_devices):
+            return None
+        box = box_here(sharding, place.shape)
+        for op in reversed(place.ops):
+            assert isinstance(op, Permute)
+            box = permuted(box, op.inverse)
+        return box
 
     def initialise(self, model: Any, specs: Sequence[ParamSpec], policy: DtypePolicy) -> None:
         """Draws what the checkpoint lacks."""
@@ -87,17 +96,35 @@ class FlaxBackend(ArraySink):
             "device_map= places torch modules; for a JAX model pass mesh= and sharding_rules=", key="device_map"
         )
 
-    def bind(self, model: Any, values: Mapping[str, Any]) -> None:
-        """Puts the arrays on their devices, all in one go; one that lies as XLA wants it is used where it lies."""
-        places: list[Place] = [self._places[name] for name in values]
-        arrays = [self._arranged(name, value) for name, value in values.items()]
-        default = None
-        targets = [self._shardings.get(place.name, default) for place in places]
-        made = jax.device_put(arrays, targets if self._shardings else None)
-        found = {place.path: array for place, array in zip(places, made, strict=True)}
-        found |= {self._places[name].path: array for name, array in self._initial.items()}
-        model._values = nest({path: found[path] for path in (place.path for place in model.structure.places)})
+    def bind(self, model: Any, values: MutableMapping[str, Any]) -> None:
+        """Puts the arrays on their devices; one that lies as XLA wants it is used where it lies."""
+        put = self._put_here if not self._shardings else self._put_on_mesh
+        found = put(values) | {self._places[name].path: array for name, array in self._initial.items()}
+        model._values = nest({place.path: found[place.path] for place in model.structure.places})
         model._is_initialized = True
+
+    def _put_here(self, values: Mapping[str, Any]) -> dict[tuple[str, ...], jax.Array]:
+        """Path → array on the default device, all in one go."""
+        arrays = [self._arranged(name, value) for name, value in values.items()]
+        return {self._places[name].path: array for name, array in zip(values, jax.device_put(arrays), strict=True)}
+
+    def _put_on_mesh(self, values: MutableMapping[str, Any]) -> dict[tuple[str, ...], jax.Array]:
+        """Path → array over the mesh, some at a time: what is there is let go in main memory."""
+        found: dict[tuple[str, ...], jax.Array] = {}
+        waiting: list[tuple[Place, Assembly]] = []
+        nbytes = 0
+        for name in list(values):
+            place, sharding = self._places[name], self._shardings[name]
+            part = self._arranged(name, values.pop(name))
+            is_all = tuple(part.shape) == place.shape
+            origin = whole(place.shape) if is_all else box_here(sharding, place.shape)
+            waiting.append((place, Assembly(part, origin, place.shape, sharding)))
+            nbytes += part.nbytes
+            if nbytes > _AT_ONCE or not values:
+                made = assemble([assembly for _, assembly in waiting])
+                found |= {place.path: array for (place, _), array in zip(waiting, made, strict=True)}
+                waiting, nbytes = [], 0
+        return found
 
     def _arranged(self, name: str, value: Any) -> Any:
         """What came from the checkpoint, as the model lays it out."""

@@ -27,6 +27,7 @@ POSITIONS = ("absolute", "relative_key", "relative_key_query")
 # What a facade says of these modules: rows and columns over devices.
 SHARDING_RULES = {
     r"word_embeddings\.weight|decoder\.weight": ("model", None),
+    r"(predictions|lm_head)\.(decoder\.)?bias": ("model",),
     r"(query|key|value|intermediate\.dense)\.weight": ("model", None),
     r"(query|key|value|intermediate\.dense)\.bias": ("model",),
     r"(attention\.output|layer\.\d+\.output)\.dense\.weight": (None, "model"),

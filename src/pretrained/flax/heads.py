@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from ..errors import ConfigError, InvalidOptionError
 from ..pruning import checked_table, joined_tables
 from . import live
+from .sharding import placed, shardings_of
 from .structure import Place, flatten, nest
 
 __all__ = ["prune"]
@@ -46,8 +48,14 @@ def prune(model: Any, heads_to_prune: Mapping[int, Iterable[int]], params: Any =
     kept = {
         layer: _kept(config.num_attention_heads, (before or {}).get(layer, ()), gone) for layer, gone in table.items()
     }
-    found = nest({p.path: _without(model, given[p.path], old[p.path], p, kept) for p in places})
-    return live.replace(model, found, given=params is not None)
+    shardings, found = shardings_of(model), {}
+    for place in places:
+        array, was = given[place.path], old[place.path]
+        if place.shape != was.shape:
+            without = partial(_without, model, old=was, new=place, kept=kept)
+            array = placed(without, shardings.get(place.name))(array)
+        found[place.path] = array
+    return live.replace(model, nest(found), given=params is not None)
 
 
 class _Kept(NamedTuple):
@@ -66,7 +74,7 @@ def _kept(num_heads: int, before: Iterable[int], gone: Iterable[int]) -> _Kept:
     return _Kept(len(there), [index for index, head in enumerate(there) if head not in set(gone)])
 
 
-def _without(model: Any, array: Any, old: Place, new: Place, kept: Mapping[int, _Kept]) -> Any:
+def _without(model: Any, array: Any, *, old: Place, new: Place, kept: Mapping[int, _Kept]) -> Any:
     """The array of one parameter without the rows of the heads that go."""
     config = model.config
     for axis, (size, wanted) in enumerate(zip(old.shape, new.shape, strict=True)):

@@ -47,7 +47,7 @@ def draw_all(
         sharding = (shardings or {}).get(place.name)
         if place.init is None:
             value = constructed[place.path].astype(dtype)
-            found[place.name] = value if sharding is None else jax.device_put(value, sharding)
+            found[place.name] = value if sharding is None else jax.jit(jnp.asarray, out_shardings=sharding)(value)
         else:
             found[place.name] = draw(place.init, key_of(rng, place.name), place.shape, dtype, sharding)
     return found

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-
 from flax import nnx
+from jax import lax
 
 from .._types import Shape
 from ..errors import unknown_name

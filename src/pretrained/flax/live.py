@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
 from flax import nnx
 
 from ..errors import InvalidOptionError, unknown_argument
@@ -18,11 +17,12 @@ from . import calls
 from .init import draw_all
 from .layers import Module
 from .module_config import ModuleConfig
+from .sharding import Placing, shardings_of
 from .structure import Structure, flatten, nest
 
 __all__ = [
     "call", "check_arguments", "count", "dtype_of", "initial_params", "module_of", "params_of", "program_of", "rebuild",
-    "replace", "set_params",
+    "replace", "set_params", "shardings_on",
 ]  # fmt: skip
 
 _NOT_MODULE = frozenset({"self", "config", "dtype", "rngs"})
@@ -156,8 +156,17 @@ def initial_params(model: Any, rng: Any, params: Any = None) -> dict[str, Any]:
         rng = jax.random.key(rng)
     structure, given = model.structure, {} if params is None else flatten(params)
     lacking = [place for place in structure.places if place.path not in given]
-    drawn = draw_all(structure, lacking, rng)
+    drawn = draw_all(structure, lacking, rng, shardings=shardings_of(model))
     return nest({p.path: given[p.path] if p.path in given else drawn[p.name] for p in structure.places})
+
+
+def shardings_on(model: Any, mesh: Any, rules: Any) -> dict[str, Any]:
+    """A nested dict of the shardings that a model's parameters have on a mesh."""
+    placing = Placing.of(mesh, rules)
+    if placing is None:
+        raise InvalidOptionError("mesh= is a jax.sharding.Mesh, not None", key="mesh")
+    found = placing.shardings(model)
+    return nest({place.path: found[place.name] for place in model.structure.places})
 
 
 def count(model: Any) -> int:

@@ -15,11 +15,11 @@ from .._types import PathLike
 from ..checkpoint.dialects import Translated, translate
 from ..checkpoint.formats.readers import open_containers
 from ..checkpoint.rules import apply_ops
-from ..errors import InvalidOptionError, OptionError, TensorError
+from ..errors import InvalidOptionError, TensorError
 from ..loading import Choose, load
 from ..options import LoadOptions, split_load_options
 from .backend import FlaxBackend
-from .sharding import shardings_for
+from .sharding import Placing
 from .structure import nest
 
 __all__ = ["building", "from_pretrained", "is_loading", "params_in"]
@@ -61,11 +61,7 @@ def from_pretrained(
             "device_map= places torch modules; for a JAX model pass mesh= and sharding_rules=", key="device_map"
         )
     settings = _settings(own)
-    mesh, rules = own.get("mesh"), own.get("sharding_rules")
-    if mesh is None and rules is not None:
-        raise OptionError("sharding_rules= say how; mesh= has to say over which devices", key="sharding_rules")
-    place = None if mesh is None else lambda model: shardings_for(model, mesh, rules)
-    model, report = load(choose_for(options), ref, options, arguments, lambda: FlaxBackend(settings, place), model_args)
+    model, report = load(choose_for(options), ref, options, arguments, lambda: FlaxBackend(settings), model_args)
     found: tuple[Any, ...] = (model,)
     if own.get("_do_init") is False:
         found = (model, model.params)
@@ -79,6 +75,7 @@ def _settings(own: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes of the model that follow from its own keywords."""
     dtype = own.get("dtype", own.get("torch_dtype"))
     found: dict[str, Any] = {"_dtype": None if dtype in (None, "auto") else _compute_dtype(dtype)}
+    found["_placing"] = Placing.of(own.get("mesh"), own.get("sharding_rules"))
     if own.get("seed") is not None:
         found["seed"], found["key"] = own["seed"], jax.random.key(own["seed"])
     if own.get("input_shape") is not None:

@@ -12,7 +12,7 @@ A subclass declares; nothing is probed for. The hooks:
     _rules                     renames and layout changes between file and model
     _input_embeddings / _output_embeddings / _output_bias    names of these parameters, for resizing
     _head_rows                 {pattern of a name: in how many blocks its rows are heads, or "groups"}, for pruning
-    _sharding_rules            {pattern of a name: names of mesh axes}, for a mesh without rules
+    _sharding_rules            {pattern of a name: the mesh axis of each dimension in torch}, for a mesh without rules
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jax
-
 from flax import nnx
 
 from .._types import PathLike
@@ -30,9 +29,14 @@ from ..checkpoint.rules import Rule
 from ..configuration import PretrainedConfig
 from ..errors import OptionError
 from ..generation.config import GenerationConfig
+from ..hub.card import CardFacts
+from ..hub.push import PushToHubMixin
+from ..hub.upload import Upload
 from ..own_code import check_auto_class
+from ..saving_texts import split_push
 from . import calls, casting, heads, live, loading, resizing, saving
 from .generation.mixin import FlaxGenerationMixin
+from .sharding import Placing
 from .structure import Structure
 
 __all__ = ["FlaxPreTrainedModel"]
@@ -41,7 +45,7 @@ Model = TypeVar("Model", bound="FlaxPreTrainedModel")
 Params = Mapping[str, Any]
 
 
-class FlaxPreTrainedModel(FlaxGenerationMixin):
+class FlaxPreTrainedModel(FlaxGenerationMixin, PushToHubMixin):
     """Base of all JAX models: parameters as a plain nested dict, calls that are functions of them, loading, saving.
 
     Args:
@@ -106,6 +110,7 @@ class FlaxPreTrainedModel(FlaxGenerationMixin):
         self._made: calls.Program | None = None
         self._loaded_names: dict[str, str] = {}
         self._missing_keys: set[str] = set()
+        self._placing: Placing | None = None  # the mesh it was loaded onto
         if _do_init and not loading.is_loading():
             self._values = self.init_weights(self.key, input_shape)
 
@@ -144,6 +149,18 @@ class FlaxPreTrainedModel(FlaxGenerationMixin):
         return {place.path for place in self.structure.places}
 
     # Parameters
+
+    def param_shardings(
+        self, mesh: jax.sharding.Mesh, sharding_rules: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A nested dict like `params`, of the NamedSharding that each has on a mesh; see `from_pretrained`.
+
+        For `jax.device_put`, and for in_shardings and out_shardings of `jax.jit`.
+
+        Raises:
+            InvalidOptionError: a mesh or a rule that makes no sense.
+        """
+        return live.shardings_on(self, mesh, sharding_rules)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -265,8 +282,8 @@ class FlaxPreTrainedModel(FlaxGenerationMixin):
             model_args: passed to the constructor after the config.
             config: in place of the checkpoint's own; an instance is copied, never changed.
             kwargs: `dtype` to compute in, `param_dtype` of the parameters (the checkpoint's by default), `seed`,
-                `_do_init`, `mesh` and `sharding_rules`; the options of docs/loading.md; other keywords override config
-                fields, then arguments of the module.
+                `_do_init`, `mesh` and `sharding_rules` (docs/sharding.md); the options of docs/loading.md; other
+                keywords override config fields, then arguments of the module.
 
         Returns:
             The model; with `_do_init=False`, (model, params). With output_loading_info=True a LoadReport comes last.
@@ -309,20 +326,31 @@ class FlaxPreTrainedModel(FlaxGenerationMixin):
         Args:
             save_directory: made if it is not there.
             params: written in place of the model's own.
-            push_to_hub: not in this version.
+            push_to_hub: pushes what was written, too; `repo_id` is the folder's name by default.
             max_shard_size: bytes, "500MB" or "2GiB" of arrays in one file.
             token: of a push.
             safe_serialization: True writes safetensors under torch's names, which every framework reads; False
                 flax_model.msgpack, as transformers' Flax classes read it.
             variant: "fp16" writes model.fp16.safetensors.
-            kwargs: `is_main_process=False` writes nothing; `durable=False` leaves out the fsync.
+            kwargs: `is_main_process=False` writes nothing, unless arrays are spread over several processes: then each
+                has to call this, and writes what it holds. `durable=False` leaves out the fsync. With push_to_hub=True
+                those of `push_to_hub` as well.
 
         Raises:
             SaveError: nothing was written; what was there is as it was.
             InvalidOptionError, OptionError: an argument that makes no sense.
         """
-        options = saving.options_for(push_to_hub, max_shard_size, safe_serialization, variant, kwargs)
-        saving.save_model(self, save_directory, params, options)
+        extra, push = split_push(push_to_hub, save_directory, {**kwargs, "token": token})
+        options = saving.options_for(max_shard_size, safe_serialization, variant, extra)
+        saving.save_model(self, save_directory, params, options, push)
+
+    def _push_files(self, upload: Upload, saved: dict[str, Any]) -> None:
+        if type(self).save_pretrained is not FlaxPreTrainedModel.save_pretrained:
+            return super()._push_files(upload, saved)
+        saving.push_model(self, upload, saved)
+
+    def _card_facts(self) -> CardFacts:
+        return saving.card_facts(self)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "FlaxAutoModel") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from ..sizes import rounded
 from . import live
 from .init import key_of
+from .sharding import placed, shardings_of
 from .structure import Place, flatten, nest
 
 __all__ = ["resize_tokens"]
@@ -39,15 +41,17 @@ def resize_tokens(
         return nest(given)
     config.vocab_size = size
     live.rebuild(model)
+    shardings = shardings_of(model)
     for place in before:
         rows = given[place.path]
         new = model.structure.by_name[place.name]
         axis = place.shape.index(old)
-        given[place.path] = _resized(rows, new, axis, mean_resizing, key_of(model.key, place.name))
+        resized = partial(_resized, new=new, axis=axis, mean_resizing=mean_resizing)
+        given[place.path] = placed(resized, shardings.get(place.name))(rows, key=key_of(model.key, place.name))
     return live.replace(model, nest(given), given=params is not None)
 
 
-def _resized(old: jax.Array, new: Place, axis: int, mean_resizing: bool, key: jax.Array) -> jax.Array:
+def _resized(old: jax.Array, *, new: Place, axis: int, mean_resizing: bool, key: jax.Array) -> jax.Array:
     """The array with as many rows as its place has now; rows come and go at the end."""
     size, before = new.shape[axis], old.shape[axis]
     kept = jax.lax.slice_in_dim(old, 0, min(size, before), axis=axis)

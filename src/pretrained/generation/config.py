@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .._types import PathLike, Snapshot
-from ..checkpoint.commit import Stage
 from ..checkpoint.files import read_json, safe_join
 from ..checkpoint.find import settle
 from ..configuration_fields import Field, fields_of, from_json_value
 from ..errors import ConfigError, OptionError, SourceError
+from ..hub.push import PushToHubMixin
 from ..hub.ref import resolve
+from ..hub.upload import Upload
 from ..options import split_source_options
+from ..saving_texts import save_texts
 from .fields import check_range, check_together, check_type, json_of, plain, unknown_setting
 
 __all__ = ["GENERATION_CONFIG_NAME", "GenerationConfig", "GenerationMode", "read_generation_config"]
@@ -54,7 +56,7 @@ class GenerationMode(str, Enum):
     CONSTRAINED_BEAM_SEARCH = "constrained_beam_search"
 
 
-class GenerationConfig:
+class GenerationConfig(PushToHubMixin):
     """Settings of generation as attributes; docs/generation.md says what each does.
 
     Args:
@@ -322,19 +324,23 @@ class GenerationConfig:
         Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
 
     def save_pretrained(
-        self, save_directory: PathLike, config_file_name: str | None = None, push_to_hub: bool = False
+        self, save_directory: PathLike, config_file_name: str | None = None, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
-        """Writes generation_config.json into the folder, all or nothing.
+        """Writes generation_config.json into the folder, all or nothing; with `push_to_hub=True` pushes it too.
 
         Raises:
-            ConfigError: an impossible value. SaveError: nothing was written. OptionError: a push.
+            ConfigError: an impossible value. SaveError: nothing was written. HubError: the push was refused.
         """
-        if push_to_hub:
-            raise OptionError("save_pretrained of generation settings does not push: push the model", key="push_to_hub")
         self.validate()
-        with Stage(save_directory) as stage:
-            self.to_json_file(stage.path(config_file_name or GENERATION_CONFIG_NAME))
-            stage.commit()
+        name = config_file_name or GENERATION_CONFIG_NAME
+        save_texts(self, save_directory, {name: self.to_json_string()}, {**kwargs, "push_to_hub": push_to_hub})
+
+    def _push_files(self, upload: Upload, saved: dict[str, Any]) -> None:
+        self.validate()
+        upload.add_texts({GENERATION_CONFIG_NAME: self.to_json_string()})
+
+    def _save_to(self, folder: Path, saved: dict[str, Any]) -> None:
+        self.save_pretrained(folder)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GenerationConfig):

@@ -35,9 +35,14 @@ from ..checkpoint.rules import AnyRule
 from ..configuration import PretrainedConfig
 from ..errors import InvalidOptionError, OptionError
 from ..generation.config import GenerationConfig
+from ..hub.card import CardFacts
+from ..hub.push import PushToHubMixin
+from ..hub.upload import Upload
 from ..loading import load, split_model_keywords
 from ..options import split_load_options
 from ..own_code import check_auto_class
+from ..saving import save_options
+from ..saving_texts import split_push
 from . import heads, saving, tf_weights, training, tying
 from .adapters import PeftAdapterMixin
 from .attention import ATTENTION
@@ -54,7 +59,9 @@ __all__ = ["PreTrainedModel"]
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAdapterMixin, GenerationMixin):
+class PreTrainedModel(
+    nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAdapterMixin, GenerationMixin, PushToHubMixin
+):
     """Base of all torch models: loading, saving, initialising, tying, embeddings.
 
     Args:
@@ -207,12 +214,13 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
             state_dict: written in place of the model's own.
             save_function: called as save_function({name: tensor}, path) in place of torch.save; with
                 safe_serialization=True it is not used.
-            push_to_hub: not in this version.
+            push_to_hub: pushes what was written, too; `repo_id` is the folder's name by default.
             max_shard_size: bytes, "500MB" or "2GiB" of tensors in one file.
             safe_serialization: False writes torch's pytorch_model.bin.
             variant: "fp16" writes model.fp16.safetensors.
             kwargs: `durable=False` leaves out the fsync: still safe against a killed process, not against a power cut.
                 `blocking=False` copies the tensors, returns a Future at once and writes in the background.
+                With push_to_hub=True those of `push_to_hub` as well.
 
         Returns:
             None; with `blocking=False` a concurrent.futures.Future of the SaveReport.
@@ -221,11 +229,18 @@ class PreTrainedModel(nn.Module, EmbeddingAccessMixin, ModuleUtilsMixin, PeftAda
             SaveError: nothing was written; what was there is as it was.
             InvalidOptionError, OptionError: an argument that makes no sense.
         """
-        options = saving.options_for(
-            is_main_process, state_dict, push_to_hub, max_shard_size, safe_serialization, variant, kwargs
-        )
-        saved = saving.save_model(self, save_directory, options, save_function)
+        extra, push = split_push(push_to_hub, save_directory, kwargs)
+        options = save_options(is_main_process, state_dict, max_shard_size, safe_serialization, variant, extra)
+        saved = saving.save_model(self, save_directory, options, save_function, push)
         return None if options.blocking else saved
+
+    def _push_files(self, upload: Upload, saved: dict[str, Any]) -> None:
+        if type(self).save_pretrained is not PreTrainedModel.save_pretrained:  # a class that writes more, or otherwise
+            return super()._push_files(upload, saved)
+        saving.push_model(self, upload, saved)
+
+    def _card_facts(self) -> CardFacts:
+        return saving.card_facts(self)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,69 +18,42 @@ from .. import saving
 from .._types import PathLike
 from ..adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX
 from ..checkpoint.checksums import is_sums_file
-from ..checkpoint.commit import Stage
 from ..checkpoint.formats import safetensors
 from ..checkpoint.formats.safetensors import Outgoing
 from ..checkpoint.plan_save import Stored
 from ..checkpoint.tensors import num_bytes
 from ..configuration import CONFIG_NAME
-from ..errors import InvalidOptionError, OptionError, SaveError
+from ..errors import InvalidOptionError, SaveError
 from ..generation.config import GENERATION_CONFIG_NAME
+from ..hub.card import CardFacts, repository_of
 from ..options import SaveOptions
 from ..own_code import sources_of
+from ..push_options import PushOptions
 from ..report import SaveReport
+from ..saving import Destination, Uncommitted, destination
 from .adapter_layers import active, is_adapted, state_of_adapter
 from .offload import Resting, state_of
 from .rest import layout_at_rest, split_stacks
 from .slots import bytes_of, dtype_name
 from .tying import tied_names
 
-__all__ = ["describe", "options_for", "save_model", "save_tensors"]
+__all__ = ["card_facts", "describe", "push_model", "save_model", "save_tensors"]
 
 logger = logging.getLogger(__name__)
 
-_FLAGS = ("durable", "blocking", "save_peft_format")
-
-
-def options_for(
-    is_main_process: bool,
-    state_dict: Any,
-    push_to_hub: bool,
-    max_shard_size: int | str,
-    safe_serialization: bool,
-    variant: Any,
-    extra: Mapping[str, Any],
-) -> SaveOptions:
-    """The arguments of save_pretrained, checked.
-
-    Raises:
-        OptionError: a keyword nobody knows. InvalidOptionError: one that this version cannot follow.
-    """
-    if push_to_hub:
-        raise InvalidOptionError("push_to_hub=True is not supported by this version", key="push_to_hub")
-    unknown = [name for name in extra if name not in {*_FLAGS, "token"}]  # a token belongs to a push
-    if unknown:
-        raise OptionError(f"save_pretrained has no option {unknown[0]!r}", key=unknown[0])
-    if not (state_dict is None or isinstance(state_dict, Mapping)):
-        reason = f"state_dict is a dict of name → tensor, not a {type(state_dict).__name__}"
-        raise InvalidOptionError(reason, key="state_dict")
-    variant = saving.variant_word(variant)
-    form = "safetensors" if safe_serialization else "torch"
-    flags = {name: extra.get(name, True) for name in _FLAGS}
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise InvalidOptionError(f"{name} is True or False, not {value!r:.60}", key=name)
-    return SaveOptions(is_main_process, state_dict, max_shard_size, variant, form=form, **flags)
-
 
 def save_model(
-    model: Any, directory: PathLike, options: SaveOptions, save_function: Any = None
+    model: Any,
+    place: PathLike | Destination,
+    options: SaveOptions,
+    save_function: Any = None,
+    push: PushOptions | None = None,
 ) -> SaveReport | Future[SaveReport] | None:
     """Writes config and weights of a PreTrainedModel, or the active adapter; None where this process writes nothing.
 
     With `blocking=False` the tensors are copied now and written by a thread: the report comes later. The interpreter
     does not end before they are written. `save_function` stands for `torch.save`, and what such functions write is no
-    safetensors file: those are written by the library.
+    safetensors file: those are written by the library. With `push`, what was written to a folder is pushed then.
     """
     if save_function is not None and not callable(save_function):
         reason = f"save_function is called for each file; a {type(save_function).__name__} cannot be"
@@ -91,8 +63,35 @@ def save_model(
     if options.form != "torch":
         save_function = None
     model = unwrap(model)
-    if is_adapted(model):
-        return _save_adapter(model, directory, options, save_function)
+    write = (_adapter_writer if is_adapted(model) else _model_writer)(model, options, save_function)
+    facts = None if push is None else card_facts(model)
+
+    def save(tensors: Mapping[str, Any]) -> SaveReport:
+        report = write.save(tensors, place)
+        if push is not None and facts is not None:
+            saving.push_saved(str(place), report, options, push, facts)
+        return report
+
+    return _now_or_later(save, write.tensors, place, options)
+
+
+def push_model(model: Any, upload: Destination, saved: Mapping[str, Any]) -> None:
+    """Gives a model's files to a push, each as it is written. `saved` has keywords of save_pretrained."""
+    rest = {name: value for name, value in saved.items() if name == "save_peft_format"}
+    options = saving.save_options(
+        True, None, saved["max_shard_size"], saved["safe_serialization"], saved.get("variant"), rest
+    )
+    save_model(model, Uncommitted(upload), options)
+
+
+class _Writer(NamedTuple):
+    """What there is to write, and what writes it to a place."""
+
+    tensors: Mapping[str, Any]
+    save: Callable[[Mapping[str, Any], PathLike | Destination], SaveReport]
+
+
+def _model_writer(model: Any, options: SaveOptions, save_function: Any) -> _Writer:
     state = state_of(model) if options.state_dict is None else options.state_dict
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_save or ()]
     state = {name: tensor for name, tensor in state.items() if not any(p.search(str(name)) for p in ignored)}
@@ -105,30 +104,39 @@ def save_model(
     if model.generation_config is not None:
         texts[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
 
-    def save(tensors: Mapping[str, Any]) -> SaveReport:
+    def save(tensors: Mapping[str, Any], place: PathLike | Destination) -> SaveReport:
         return save_tensors(
-            tensors, directory, options, secondary=secondary, texts=texts, save_function=save_function, metadata=notes
+            tensors, place, options, secondary=secondary, texts=texts, save_function=save_function, metadata=notes
         )
 
-    return _now_or_later(save, named, directory, options)
+    return _Writer(named, save)
+
+
+def card_facts(model: Any) -> CardFacts:
+    """What the card of a model says that has none."""
+    return CardFacts(
+        type(model).__name__,
+        model.config.model_type,
+        sum(parameter.numel() for parameter in model.parameters()),
+        tuple(model.model_tags or ()),
+        repository_of(model.name_or_path),
+    )
 
 
 def _now_or_later(
-    save: Callable[[Mapping[str, Any]], SaveReport], named: Mapping[str, Any], directory: PathLike, options: SaveOptions
+    save: Callable[[Mapping[str, Any]], SaveReport], named: Mapping[str, Any], place: object, options: SaveOptions
 ) -> SaveReport | Future[SaveReport]:
     if options.blocking:
         return save(named)
     pool = ThreadPoolExecutor(1, thread_name_prefix="save_pretrained")
     future = pool.submit(save, _copied(named))
     pool.shutdown(wait=False)
-    future.add_done_callback(lambda done: _log_failure(done, directory))
+    future.add_done_callback(lambda done: _log_failure(done, place))
     return future
 
 
-def _save_adapter(
-    model: Any, directory: PathLike, options: SaveOptions, save_function: Callable[..., Any] | None
-) -> SaveReport | Future[SaveReport]:
-    """Writes the active adapter and nothing of the model: its config and its tensors, in one file.
+def _adapter_writer(model: Any, options: SaveOptions, save_function: Any) -> _Writer:
+    """The active adapter and nothing of the model: its config and its tensors, in one file.
 
     Raises:
         InvalidOptionError: several adapters are active, or `variant` is given.
@@ -147,10 +155,10 @@ def _save_adapter(
     named = {f"{prefix}{name}": tensor for name, tensor in state.items()}
     text = _adapter_text(model.peft_config[names[0]], model)
 
-    def save(tensors: Mapping[str, Any]) -> SaveReport:
-        return _write_adapter(tensors, text, directory, options, save_function)
+    def save(tensors: Mapping[str, Any], place: PathLike | Destination) -> SaveReport:
+        return _write_adapter(tensors, text, place, options, save_function)
 
-    return _now_or_later(save, named, directory, options)
+    return _Writer(named, save)
 
 
 def _adapter_text(config: Any, model: Any) -> str:
@@ -164,37 +172,36 @@ def _adapter_text(config: Any, model: Any) -> str:
 def _write_adapter(
     tensors: Mapping[str, Any],
     text: str,
-    directory: PathLike,
+    place: PathLike | Destination,
     options: SaveOptions,
     save_function: Callable[..., Any] | None,
 ) -> SaveReport:
     name = ADAPTER_WEIGHTS[options.form]
     if save_function is None and options.form == "torch":
         save_function = _write_torch
-    target = Path(directory)
-    if target.exists() and not target.is_dir():
-        raise SaveError(f"cannot save to {target}: it is a file, not a folder", path=target)
     outgoing = [
         Outgoing(item.name, item.dtype, item.shape, lambda tensor=tensor: bytes_of(tensor))  # type: ignore[misc]
         for item, tensor in ((describe(key, tensor), tensor) for key, tensor in tensors.items())
     ]
-    with Stage(target, durable=options.durable) as stage:
-        present = [item.name for item in os.scandir(target) if not item.is_dir(follow_symlinks=False)]
-        path = stage.path(name)
+    with destination(place, durable=options.durable) as target:
+        present = target.present()
+        path = target.path(name)
         if save_function is not None:
             save_function(dict(tensors), path)
         else:
             safetensors.write(path, outgoing, {"format": "pt"}, begin_writeback=options.durable)
         report = SaveReport(total_size=sum(num_bytes(item.shape, item.dtype) for item in outgoing))
-        stage.path(ADAPTER_CONFIG).write_bytes(text.encode("utf-8"))
+        target.path(ADAPTER_CONFIG).write_bytes(text.encode("utf-8"))
         report.files = {name: path.stat().st_size, ADAPTER_CONFIG: len(text.encode("utf-8"))}
+        for written in report.files:
+            target.wrote(written)
         # The other format's file would be another adapter; lists of checksums would not be true any more.
         stale = [other for other in ADAPTER_WEIGHTS.values() if other != name]
         report.removed = [found for found in present if found in stale or is_sums_file(found)]
         for found in report.removed:
-            stage.remove(found)
-        stage.commit()
-    logger.info("saved an adapter of %d bytes to %s", report.total_size, target)
+            target.remove(found)
+        target.commit()
+    logger.info("saved an adapter of %d bytes to %s", report.total_size, place)
     return report
 
 
@@ -224,10 +231,10 @@ def _copied(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _log_failure(done: Future[SaveReport], directory: PathLike) -> None:
+def _log_failure(done: Future[SaveReport], place: object) -> None:
     """Says that a save in the background failed, for a caller who never asks the future."""
     if not done.cancelled() and (error := done.exception()) is not None:
-        logger.error("saving to %s failed: %s", directory, error)
+        logger.error("saving to %s failed: %s", place, error)
 
 
 def unwrap(model: Any) -> Any:
@@ -260,7 +267,7 @@ def _main_dtype(model: Any) -> torch.dtype:
 
 def save_tensors(
     state: Mapping[str, Any],
-    directory: PathLike,
+    place: PathLike | Destination,
     options: SaveOptions,
     *,
     secondary: list[str] | None = None,
@@ -286,7 +293,7 @@ def save_tensors(
             _write_torch(_loaded(state, names), path)
 
     return saving.save(
-        directory,
+        place,
         tensors,
         lambda name: bytes_of(_loaded(state, [name])[name]),
         options,

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..._types import PathLike
+from ..._types import ByteSource, PathLike, Piece
 from ...errors import CheckpointChangedError, PretrainedError, ResourceLimitError, TensorError, WeightsFormatError
 from ..files import HEAD, fill, open_regular, place, read_up_to, recognise, stamp_of
+from ..head import WithHead
 from ..tensors import BITS, Entry, FileStamp
 from .safetensors_header import DTYPES, MAX_HEADER, MAX_TENSORS, HeaderFlawError, parse_header, quoted
-from .safetensors_write import Outgoing, write
+from .safetensors_write import Layout, Outgoing, create, layout, write, write_into
 
-__all__ = ["DTYPES", "MAX_HEADER", "MAX_TENSORS", "Header", "Outgoing", "read_header", "write"]
+__all__ = [
+    "DTYPES", "MAX_HEADER", "MAX_TENSORS", "Header", "Layout", "Outgoing", "create", "layout", "read_header",
+    "read_remote_header", "write", "write_into",
+]  # fmt: skip
+
+_FIRST_RANGE = 100_000  # bytes; the headers of nearly all files are shorter
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,15 +32,17 @@ class Header:
         path: The file.
         entries: By name, in the order of the file.
         metadata: What the writer noted.
-        stamp: Identity of the file when the header was read.
+        stamp: Identity of the file when the header was read; None of one that is not on this machine.
         data_start: Position of the first byte of data.
+        source: What reads the file where it lies, if it is not on this machine.
     """
 
     path: Path
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
-    stamp: FileStamp
+    stamp: FileStamp | None
     data_start: int
+    source: ByteSource | None = None
 
     def read(self, entry: Entry) -> Any:
         """The tensor as a numpy array of its own memory, sub-byte elements one to a byte.
@@ -51,6 +59,9 @@ class Header:
             raw = np.empty(entry.nbytes, np.uint8)
         except MemoryError:
             raise MemoryError(f"{place(self.path)}: tensor '{entry.name[:200]}' takes {entry.nbytes} bytes") from None
+        if self.source is not None:
+            self.source.fetch([Piece(entry.offset, entry.nbytes, lambda: raw.data)])
+            return self.as_array(raw, entry)
         fd = open_regular(self.path, error=CheckpointChangedError, missing=CheckpointChangedError)
         try:
             before = stamp_of(fd)
@@ -65,11 +76,13 @@ class Header:
             raise self._error(WeightsFormatError, f"cannot be read: {cause.strerror}", entry) from cause
         finally:
             os.close(fd)
-        return self._as_array(raw, entry)
+        return self.as_array(raw, entry)
 
-    def _as_array(self, raw: Any, entry: Entry) -> Any:
+    def as_array(self, buffer: Any, entry: Entry) -> Any:
+        """The array of a tensor's bytes, on their memory where the elements are whole bytes. Raises TensorError."""
         import numpy as np
 
+        raw = np.frombuffer(buffer, np.uint8)
         bits = BITS[entry.dtype]
         if bits < 8:
             # Packed without gaps, the lowest bits first; ml_dtypes has each element in the low bits of a byte.
@@ -107,7 +120,7 @@ def read_header(path: PathLike) -> Header:
     fd = open_regular(file)
     try:
         stamp = stamp_of(fd)
-        length, raw = _read_header_bytes(fd, file, stamp.size)
+        length, raw = _header_bytes(lambda count, start: read_up_to(fd, count, start), file, stamp.size, HEAD)
         if stamp_of(fd) != stamp:
             reason = "the file was changed while its header was read"
             raise CheckpointChangedError(f"{place(file)}: {reason}", path=file, reason=reason)
@@ -117,6 +130,26 @@ def read_header(path: PathLike) -> Header:
         raise _flawed(file, f"cannot be read: {cause.strerror or type(cause).__name__}", None) from cause
     finally:
         os.close(fd)
+    entries, metadata = _parsed(raw, file, length, stamp.size)
+    return Header(file, entries, metadata, stamp, 8 + length)
+
+
+def read_remote_header(source: ByteSource) -> Header:
+    """The same of a file that is not on this machine: its header is read by one range, or two if it is long.
+
+    Raises:
+        WeightsFormatError, TensorError, ResourceLimitError: as `read_header`.
+        HubError, CheckpointChangedError: as `ByteSource.fetch`.
+    """
+    file = Path(source.name)
+    headed = WithHead(source, _FIRST_RANGE)
+    length, raw = _header_bytes(headed.read, file, source.size, _FIRST_RANGE)
+    entries, metadata = _parsed(raw, file, length, source.size)
+    return Header(file, entries, metadata, None, 8 + length, headed)
+
+
+def _parsed(raw: bytes, file: Path, length: int, size: int) -> tuple[Mapping[str, Entry], Mapping[str, str]]:
+    """(entries, metadata) of the bytes of a header."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as cause:
@@ -124,15 +157,17 @@ def read_header(path: PathLike) -> Header:
         raise _flawed(file, f"the header is not UTF-8 at byte {at}", at) from None
     del raw
     try:
-        entries, metadata = parse_header(text, file, 8 + length, stamp.size)
+        return parse_header(text, file, 8 + length, size)
     except HeaderFlawError as flaw:
         raise _located(flaw, file, text) from None
-    return Header(file, entries, metadata, stamp, 8 + length)
 
 
-def _read_header_bytes(fd: int, file: Path, size: int) -> tuple[int, bytes]:
-    """Length of the header as the file says it, which is known to be possible, and its bytes without the padding."""
-    head = read_up_to(fd, HEAD)
+def _header_bytes(read: Callable[[int, int], bytes], file: Path, size: int, first: int) -> tuple[int, bytes]:
+    """Length of the header as the file says it, which is known to be possible, and its bytes without the padding.
+
+    `read` gives a number of bytes from a position on; `first` is how many it is asked for first.
+    """
+    head = read(first, 0)
     length = int.from_bytes(head[:8], "little")
     if len(head) < 8 or length > size - 8 or head[8:9] != b"{":
         kind = recognise(head)
@@ -147,7 +182,7 @@ def _read_header_bytes(fd: int, file: Path, size: int) -> tuple[int, bytes]:
     if length > MAX_HEADER:
         reason = f"the header claims {length} bytes; at most {MAX_HEADER} are read"
         raise ResourceLimitError(f"{place(file)}: {reason}", path=file, reason=reason, limit=MAX_HEADER)
-    raw = head[8 : 8 + length] if len(head) >= 8 + length else read_up_to(fd, length, 8)
+    raw = head[8 : 8 + length] if len(head) >= 8 + length else read(length, 8)
     if len(raw) < length:
         raise _flawed(file, f"the header ends at byte {8 + len(raw)} of {8 + length}", 8 + len(raw))
     return length, raw.rstrip(b" \t\r\n")

@@ -9,18 +9,19 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..._types import PathLike, Shape
-from ...errors import InvalidOptionError, ResourceLimitError
-from ..files import place
+from ...errors import InvalidOptionError, ResourceLimitError, SaveError
+from ..files import place, read_up_to
 from ..tensors import BITS, Entry, count_elements, num_bytes
+from ..write_parts import Parts, runs
 from .safetensors_header import DTYPES, MAX_HEADER, MAX_TENSORS, METADATA, quoted
 
-__all__ = ["ALIGNMENT", "Outgoing", "write"]
+__all__ = ["ALIGNMENT", "Layout", "Outgoing", "create", "layout", "write", "write_into"]
 
 ALIGNMENT = 64  # what JAX and TensorFlow want of memory that they are to use in place
 PIECE = 32 << 20  # bytes per call of the system; after each of them the disk is told to begin
@@ -35,12 +36,27 @@ class Outgoing(NamedTuple):
 
     `data()` gives its elements as a buffer, contiguous, row-major, little-endian, sub-byte dtypes packed, of exactly
     the bytes that dtype and shape come to. It is called once, and what it gave is let go before the next is called.
+    `parts()`, where there is one, stands in for it: the same elements, in parts.
     """
 
     name: str
     dtype: str
     shape: Shape
     data: Callable[[], Any]
+    parts: Callable[[], Parts] | None = None
+
+
+class Layout(NamedTuple):
+    """A file that is to be: its header, and the tensors in the order in which their data follows it."""
+
+    header: bytes
+    tensors: Sequence[Outgoing]
+    entries: list[Entry]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.entries[-1].offset + self.entries[-1].nbytes if self.entries else len(self.header)
 
 
 def write(
@@ -67,6 +83,19 @@ def write(
         OSError: From the system, as it was.
     """
     file = Path(path)
+    planned = layout(file, tensors, metadata)
+    with _created(file) as fd:
+        _write_all(fd, planned, begin_writeback)
+    return planned.entries
+
+
+def layout(path: PathLike, tensors: Sequence[Outgoing], metadata: Mapping[str, str]) -> Layout:
+    """Where everything will be in a file; the same for everyone who asks with the same arguments.
+
+    Raises:
+        InvalidOptionError, ResourceLimitError: as `write`.
+    """
+    file = Path(path)
     sizes = {id(tensor): _size_of(tensor, file) for tensor in tensors}
     ordered = sorted(tensors, key=lambda tensor: sizes[id(tensor)] % ALIGNMENT != 0)
     bounds = list(accumulate((sizes[id(tensor)] for tensor in ordered), initial=0))
@@ -75,27 +104,90 @@ def write(
         Entry(tensor.name, tensor.dtype, tuple(tensor.shape), file, len(header) + begin, end - begin)
         for tensor, (begin, end) in zip(ordered, pairwise(bounds), strict=True)
     ]
+    return Layout(header, ordered, entries)
+
+
+def create(path: PathLike, planned: Layout) -> None:
+    """Makes the file with its header and room for the data, that several processes then `write_into`.
+
+    Raises:
+        OSError: from the system, as it was.
+    """
+    with _created(Path(path)) as fd:
+        _write_piece(fd, memoryview(planned.header))
+        os.ftruncate(fd, planned.size)
+
+
+def write_into(path: PathLike, planned: Layout, *, durable: bool) -> int:
+    """Writes what this process has of each tensor into a file that was created; returns the bytes written.
+
+    Raises:
+        SaveError: the file is not there, or was made for other tensors.
+        OSError: from the system, as it was.
+    """
+    file = Path(path)
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        fd = os.open(file, flags)
+    except FileNotFoundError:
+        reason = "is not there, where another process made it: the folder must be on a file system that all share"
+        raise SaveError(f"{place(file)}: {reason}", path=file, reason=reason) from None
+    try:
+        found = read_up_to(fd, len(planned.header))
+        if found != planned.header or os.fstat(fd).st_size != planned.size:
+            reason = "was made by another process for other tensors: all have to save the same model"
+            raise SaveError(f"{place(file)}: {reason}", path=file, reason=reason)
+        done = sum(
+            _write_parts(fd, tensor, entry)
+            for tensor, entry in zip(planned.tensors, planned.entries, strict=True)
+            if tensor.parts is not None
+        )
+        if durable and done:
+            os.fsync(fd)
+        return done
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _created(file: Path) -> Iterator[int]:
+    """A descriptor of a new file, which is gone again if the block fails."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     fd = os.open(file, flags, 0o666)
     try:
         try:
-            _write_all(fd, header, ordered, entries, begin_writeback)
+            yield fd
         finally:
             os.close(fd)
     except BaseException:
         with contextlib.suppress(OSError):
             file.unlink()
         raise
-    return entries
 
 
-def _write_all(
-    fd: int, header: bytes, tensors: Sequence[Outgoing], entries: Sequence[Entry], begin_writeback: bool
-) -> None:
+def _write_parts(fd: int, tensor: Outgoing, entry: Entry) -> int:
+    """Writes the parts of a tensor to their places in the file; returns the bytes."""
+    assert tensor.parts is not None
+    parts, done = tensor.parts(), 0
+    for offset, piece in runs(parts, BITS[tensor.dtype] // 8):
+        os.lseek(fd, entry.offset + offset, os.SEEK_SET)
+        done += _write_piece(fd, piece)
+    return done
+
+
+def _write_all(fd: int, planned: Layout, begin_writeback: bool) -> None:
     begin = _starter() if begin_writeback else None
     started = 0
-    position = _write_piece(fd, memoryview(header))
-    for tensor, entry in zip(tensors, entries, strict=True):
+    position = _write_piece(fd, memoryview(planned.header))
+    for tensor, entry in zip(planned.tensors, planned.entries, strict=True):
+        if tensor.parts is not None:
+            if (done := _write_parts(fd, tensor, entry)) != entry.nbytes:
+                raise _refused(tensor, entry.file, f"its parts are {done} bytes of {entry.nbytes}")
+            position = os.lseek(fd, entry.offset + entry.nbytes, os.SEEK_SET)
+            if begin is not None:
+                begin(fd, started, position - started)
+                started = position
+            continue
         with _bytes_of(tensor, entry) as view:
             for first in range(0, len(view), PIECE):
                 with view[first : first + PIECE] as piece:
