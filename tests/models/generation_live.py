@@ -13,16 +13,16 @@ import json
 import subprocess
 import sys
 import tempfile
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from generation_cases import CASES, OLD_CASES, draw_weights, run, skipped
 from safetensors.torch import load_file
-from tiny import TINY, find_class
+from tiny import TINY
 
 import pretrained
+from pretrained.auto import registry
 
 OLD_FAMILIES = ("bert", "gpt2", "llama", "t5")  # whose tiny configs 4.46 reads as 5.23 does
 
@@ -58,9 +58,9 @@ def generating() -> dict[str, type]:
     for family in TINY:
         if family == "xlm-roberta":  # RoBERTa's modules under other names
             continue
-        declared = import_module(f"pretrained.models.{family.replace('-', '_')}.family").FAMILY.pt
-        if place := declared.get("AutoModelForCausalLM") or declared.get("AutoModelForSeq2SeqLM"):
-            found[family] = find_class(family, place.split(":")[1])
+        for head in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM"):
+            if head in registry._family(family).pt:
+                found[family] = registry.model_class_for(head, TINY[family]())
     return found
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "StaticCache",
     "decoder_layers",
     "windows_of",
+    "windows_of_model",
 ]
 
 
@@ -29,17 +30,32 @@ def decoder_layers(config: Any) -> int:
     return int(getattr(text, "num_decoder_layers", None) or text.num_hidden_layers)
 
 
+# How often a layer is full where a config says so by its family alone, and who counts the first sliding layer.
+_FULL_EVERY = {"gemma2": 2}
+_FROM_A_LAYER_ON = ("qwen2", "qwen3")
+
+
 def windows_of(config: Any) -> tuple[int | None, ...]:
     """How many tokens each decoder layer of a config sees, its own included; `None`: all."""
     text, count = config.get_text_config(decoder=True), decoder_layers(config)
     window = getattr(text, "sliding_window", None)
     if window is None or getattr(text, "use_sliding_window", True) is False:
         return (None,) * count
-    kinds = getattr(text, "layer_types", None)
-    if kinds is not None:
-        return tuple(window if kind == "sliding_attention" else None for kind in kinds)
-    first = getattr(text, "max_window_layers", None) or 0
-    return tuple(window if index >= first else None for index in range(count))
+    every = getattr(text, "sliding_window_pattern", None) or _FULL_EVERY.get(text.model_type)
+    if (kinds := getattr(text, "layer_types", None)) is not None:
+        slides = [kind == "sliding_attention" for kind in kinds]
+    elif every:
+        slides = [index % every != 0 for index in range(1, count + 1)]
+    else:
+        first = text.max_window_layers if text.model_type in _FROM_A_LAYER_ON else 0
+        slides = [index >= first for index in range(count)]
+    return tuple(window if does else None for does in slides)
+
+
+def windows_of_model(model: Any) -> tuple[int | None, ...]:
+    """The same of a model: its layers know it themselves, where they have windows at all."""
+    layers = getattr(model.base_model, "layers", None)
+    return windows_of(model.config) if layers is None else tuple(getattr(layer, "window", None) for layer in layers)
 
 
 class DynamicCache(KVCache):

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "models"))
 from generation_cases import draw_weights, prompt_for
 from tiny import TINY, find_class
 
-__all__ = ["BATCH", "ONE", "PADDED", "generate", "model_of"]
+__all__ = ["BATCH", "ONE", "PADDED", "TINY", "generate", "model_of"]
 
 BATCH, PADDED, ONE = (prompt_for(kind, 61, False) for kind in ("batch", "padded", "one"))
 _CLASSES = {
@@ -39,5 +39,6 @@ def model_of(family: str = "llama", seed: int = 1, **changes: Any) -> Any:
     return model
 
 
-def generate(model: Any, inputs: dict[str, torch.Tensor], **settings: Any) -> Any:
-    return model.generate(**inputs, **{"max_new_tokens": 10, **settings})
+def generate(model: Any, prompt: dict[str, torch.Tensor], /, **settings: Any) -> Any:
+    """What the model writes after the prompt; 10 tokens unless the settings say otherwise."""
+    return model.generate(**prompt, **{"max_new_tokens": 10, **settings})

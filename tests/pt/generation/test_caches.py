@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small import BATCH, ONE, PADDED, generate, model_of
+from small import BATCH, ONE, PADDED, TINY, generate, model_of
 
 from pretrained import (
     ConfigError,
@@ -19,7 +19,9 @@ from pretrained import (
     SlidingWindowCache,
     StaticCache,
 )
+from pretrained.auto import registry
 from pretrained.pt.kv_cache_kinds import SlidingKVCache
+from pretrained.pt.kv_cache_names import windows_of, windows_of_model
 
 WAYS = {
     "greedy": {},
@@ -51,6 +53,17 @@ def test_windows_slide(way):
     cache.crop(25)
     with pytest.raises(InvalidOptionError, match="cannot go back to 24 from 25"):
         cache.crop(-1)
+
+
+def test_windows_of_configs_are_those_of_models():
+    for family, config in ((name, make()) for name, make in TINY.items()):
+        if "AutoModelForCausalLM" not in registry._family(family).pt or family in ("bert", "roberta", "xlm-roberta"):
+            continue
+        changes = {"sliding_window": 5} if "sliding_window" in vars(config) else {}
+        changes |= {"use_sliding_window": True, "max_window_layers": 1} if "use_sliding_window" in vars(config) else {}
+        config = TINY[family](**changes)
+        model = registry.model_class_for("AutoModelForCausalLM", config)(config)
+        assert windows_of(config) == windows_of_model(model), family
 
 
 def test_a_sliding_layer_shows_what_the_window_does():

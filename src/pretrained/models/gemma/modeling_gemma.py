@@ -15,11 +15,11 @@ from ...pt import tasks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.blocks import GatedMLP
 from ...pt.decoder import decode
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.layers import OffsetRMSNorm, ScaledEmbedding, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.rope import RotaryEmbedding, rotate
-from ...pt.step_inputs import step_inputs
 from .._rope import rope_parameters
 from .configuration_gemma import GemmaConfig
 
@@ -190,7 +190,7 @@ class GemmaModel(GemmaPreTrainedModel):
         )
 
 
-class GemmaForCausalLM(GemmaPreTrainedModel):
+class GemmaForCausalLM(GemmaPreTrainedModel, GenerationMixin):
     """Gemma with next-token logits."""
 
     loss_type = "ForCausalLM"
@@ -247,7 +247,3 @@ class GemmaForCausalLM(GemmaPreTrainedModel):
         )
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
         return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
-        return step_inputs(input_ids, **kwargs)

@@ -15,11 +15,11 @@ from ...pt import tasks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.blocks import GatedMLP
 from ...pt.decoder import decode
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.layers import OffsetRMSNorm, ScaledEmbedding, init_normal, keep_places, soft_cap
 from ...pt.modeling import PreTrainedModel
 from ...pt.rope import RotaryEmbedding, rotate
-from ...pt.step_inputs import step_inputs
 from .._rope import rope_parameters
 from .._windows import alternating_types, windows_of_types
 from .configuration_gemma2 import Gemma2Config
@@ -194,7 +194,7 @@ class Gemma2Model(Gemma2PreTrainedModel):
         )
 
 
-class Gemma2ForCausalLM(Gemma2PreTrainedModel):
+class Gemma2ForCausalLM(Gemma2PreTrainedModel, GenerationMixin):
     """Gemma 2 with next-token logits."""
 
     loss_type = "ForCausalLM"
@@ -252,7 +252,3 @@ class Gemma2ForCausalLM(Gemma2PreTrainedModel):
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
         logits = soft_cap(logits, self.config.final_logit_softcapping)
         return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
-        return step_inputs(input_ids, **kwargs)

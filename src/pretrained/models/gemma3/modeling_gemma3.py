@@ -16,11 +16,11 @@ from ...pt import tasks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.blocks import GatedMLP
 from ...pt.decoder import decode
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.layers import OffsetRMSNorm, ScaledEmbedding, init_normal, keep_places, soft_cap
 from ...pt.modeling import PreTrainedModel
 from ...pt.rope import RotaryEmbedding, rotate
-from ...pt.step_inputs import step_inputs
 from .._windows import alternating_types, windows_of_types
 from .configuration_gemma3 import Gemma3TextConfig
 
@@ -221,7 +221,7 @@ class Gemma3TextModel(Gemma3PreTrainedModel):
         )
 
 
-class Gemma3ForCausalLM(Gemma3PreTrainedModel):
+class Gemma3ForCausalLM(Gemma3PreTrainedModel, GenerationMixin):
     """Gemma 3 with next-token logits."""
 
     loss_type = "ForCausalLM"
@@ -279,7 +279,3 @@ class Gemma3ForCausalLM(Gemma3PreTrainedModel):
         logits = self.lm_head(keep_places(outputs.last_hidden_state, logits_to_keep))
         logits = soft_cap(logits, self.config.final_logit_softcapping)
         return tasks.causal_lm(self.config, outputs, logits, labels, return_dict, num_items_in_batch)
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
-        return step_inputs(input_ids, **kwargs)

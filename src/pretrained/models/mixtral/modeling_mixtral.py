@@ -17,11 +17,11 @@ from ...pt import tasks
 from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.decoder import decode
 from ...pt.experts import Experts, Router, init_normal_experts
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.rope import RotaryEmbedding, rotate
-from ...pt.step_inputs import step_inputs
 from .._rope import rope_parameters
 from .configuration_mixtral import MixtralConfig
 from .rules import RULES
@@ -220,7 +220,7 @@ class MixtralModel(MixtralPreTrainedModel):
         )
 
 
-class MixtralForCausalLM(MixtralPreTrainedModel):
+class MixtralForCausalLM(MixtralPreTrainedModel, GenerationMixin):
     """Mixtral with next-token logits."""
 
     loss_type = "ForCausalLM"
@@ -289,7 +289,3 @@ class MixtralForCausalLM(MixtralPreTrainedModel):
             num_experts=self.config.num_local_experts,
             attention_mask=attention_mask,
         )
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
-        return step_inputs(input_ids, **kwargs)

@@ -17,11 +17,11 @@ from ...pt.attention import attend, merge_heads, split_heads
 from ...pt.blocks import GatedMLP
 from ...pt.decoder import decode
 from ...pt.experts import Experts, Router, init_normal_experts
+from ...pt.generation.mixin import GenerationMixin
 from ...pt.heads import prune_grouped_linears, prune_groups
 from ...pt.layers import RMSNorm, init_normal, keep_places
 from ...pt.modeling import PreTrainedModel
 from ...pt.rope import RotaryEmbedding, rotate
-from ...pt.step_inputs import step_inputs
 from .._rope import rope_parameters
 from .configuration_qwen3_moe import Qwen3MoeConfig
 from .rules import RULES
@@ -233,7 +233,7 @@ class Qwen3MoeModel(Qwen3MoePreTrainedModel):
         )
 
 
-class Qwen3MoeForCausalLM(Qwen3MoePreTrainedModel):
+class Qwen3MoeForCausalLM(Qwen3MoePreTrainedModel, GenerationMixin):
     """Qwen3-MoE with next-token logits."""
 
     loss_type = "ForCausalLM"
@@ -302,7 +302,3 @@ class Qwen3MoeForCausalLM(Qwen3MoePreTrainedModel):
             num_experts=self.config.num_experts,
             attention_mask=attention_mask,
         )
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet."""
-        return step_inputs(input_ids, **kwargs)

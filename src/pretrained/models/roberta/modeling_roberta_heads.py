@@ -159,12 +159,11 @@ class RobertaForCausalLM(_RobertaWithTokenHead, GenerationMixin):
     ) -> dict[str, Any]:
         """The inputs of one step of generation: of `input_ids` `(batch, seq)` what the cache does not hold yet.
 
-        Positions are counted from the padding's on, as training has it, along the mask or else the whole text.
+        Positions are counted from the padding's on, as training has it, along the mask; without one all is text.
         """
         if position_ids is None and inputs_embeds is None:
-            padding = cast(int, self.config.pad_token_id)
-            mask = (input_ids != padding) if attention_mask is None else attention_mask != 0
-            position_ids = mask.long().cumsum(-1) * mask + padding
+            mask = torch.ones_like(input_ids) if attention_mask is None else (attention_mask != 0).long()
+            position_ids = mask.cumsum(-1) * mask + cast(int, self.config.pad_token_id)
         return step_inputs(
             input_ids,
             attention_mask=attention_mask,

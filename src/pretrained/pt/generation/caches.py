@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import InvalidOptionError, OptionError
 from ..kv_cache import EncoderDecoderKVCache, StaticKVCache
 from ..kv_cache_kinds import OffloadedKVCache, QuantizedKVCache, SlidingKVCache
-from ..kv_cache_names import decoder_layers, windows_of
+from ..kv_cache_names import decoder_layers, windows_of_model
 
 __all__ = ["make_cache"]
 
@@ -35,7 +35,7 @@ def make_cache(model: Any, config: Any, length: int) -> Any:
         room = max(length, config.max_cache_len or 0)
         cache = StaticKVCache(decoder_layers(model.config), max_length=room, device=model.device)
     else:
-        cache = SlidingKVCache(windows_of(model.config))
+        cache = SlidingKVCache(windows_of_model(model))
     return EncoderDecoderKVCache(cache) if model.config.is_encoder_decoder else cache
 
 

@@ -65,6 +65,8 @@ class CompiledStep:
         def step(inputs: dict[str, Any]) -> Any:
             signature = _signature(inputs)
             known = signature in checked
+            if not checked:
+                _fix_addresses(inputs)
             checked[:] = [signature]
             return self._step(inputs, signature, skip_checks=known)
 
@@ -75,10 +77,11 @@ class CompiledStep:
         assert model is not None
         if self._run is None:
             self._run = torch.compile(_forward, backend=_backend_for(model), dynamic=False, fullgraph=True)
+        if model.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step returned is used up
         if signature in self._signatures:
             with torch.compiler.set_stance(skip_guard_eval_unsafe=skip_checks and len(self._signatures) == 1):
                 return self._run(model, inputs)
-        _fix_addresses(inputs)
         start = time.perf_counter()
         with torch._dynamo.config.patch(recompile_limit=64):
             outputs = self._run(model, inputs)

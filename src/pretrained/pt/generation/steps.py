@@ -179,6 +179,7 @@ class Steps:
         total = ids.shape[1] + self.offset
         is_fixed = self._compiled is not None and self.seen > 0 and total - self.seen == 1
         inputs = self.model.prepare_inputs_for_generation(ids, **self._arguments(total))
+        self._fit_positions(inputs, total)
         if self._keep is not None:
             inputs.setdefault(self._keep, num_logits)
         if "attention_mask" in inputs and inputs["attention_mask"] is None:
@@ -192,6 +193,12 @@ class Steps:
             self.cache = outputs.get("past_key_values")
             self.seen = total if self.cache is not None else 0
         return outputs
+
+    def _fit_positions(self, inputs: dict[str, Any], total: int) -> None:
+        """Places of all ids of the step: a model may take the whole text anew, as one whose rotation changes does."""
+        ids, places = inputs.get("input_ids"), inputs.get("cache_position")
+        if self._positions is not None and ids is not None and places is not None and len(places) != ids.shape[1]:
+            inputs["cache_position"] = self._positions[total - ids.shape[1] : total]
 
     def _fixed(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The inputs with shapes that are the same at every step."""
