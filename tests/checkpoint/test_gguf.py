@@ -541,13 +541,20 @@ def test_of_a_hub_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
     names = [f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     fetched = []
 
-    def fetch(name: str) -> Path:
-        fetched.append(name)
-        return tmp_path / Path(name).name
+    class Shelf:
+        def path(self, name: str) -> Path:
+            fetched.append(name)
+            return tmp_path / Path(name).name
+
+        def fetch(self, names: list[str]) -> None:
+            """`path` does it."""
+
+        def source(self, name: str) -> None:
+            """It is not streamed."""
 
     def snapshot(folder: str = "") -> LazySnapshot:
         files = [folder + name for name in names] + ["sub/other.gguf"]
-        return LazySnapshot("org/name", "0" * 40, dict(zip(files, files, strict=True)), fetch)
+        return LazySnapshot("org/name", "0" * 40, dict(zip(files, files, strict=True)), Shelf())
 
     assert len(find_checkpoint(snapshot(), WeightOptions()).containers) == 2
     assert sorted(set(fetched)) == names

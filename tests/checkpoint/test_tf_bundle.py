@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from pretrained.checkpoint.find import Weights, find_checkpoint, open_containers
+from pretrained.checkpoint.find import Weights, find_checkpoint
 from pretrained.checkpoint.formats import tf_bundle, tf_bundle_table
+from pretrained.checkpoint.formats.readers import open_containers
 from pretrained.checkpoint.formats.tf_bundle import BundleFile, data_file_name, read_bundle
 from pretrained.checkpoint.formats.tf_bundle_crc import crc32c, masked
 from pretrained.checkpoint.formats.tf_bundle_proto import DTYPES, STRING

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.numpy_backend import bytes_of
 
-from pretrained import saving
+from pretrained import saving, saving_together
 from pretrained.checkpoint import write_parts
 from pretrained.checkpoint.boxes import Box, slices_of, whole
+from pretrained.checkpoint.commit import Stage
 from pretrained.checkpoint.formats import safetensors
 from pretrained.checkpoint.formats.safetensors import Outgoing, read_header
 from pretrained.checkpoint.group import MAX_MESSAGE, agree
@@ -227,11 +228,11 @@ def fails_in(index: int, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(safetensors, "write_into", write_into)
     else:
         monkeypatch.setattr(
-            safetensors if where == "create" else saving, where, lambda *args: (_ for _ in ()).throw(full)
+            safetensors if where == "create" else saving_together, where, lambda *args: (_ for _ in ()).throw(full)
         )
 
 
-@pytest.mark.parametrize(("index", "where"), [(0, "create"), (0, "write"), (1, "write"), (0, "_finish")])
+@pytest.mark.parametrize(("index", "where"), [(0, "create"), (0, "write"), (1, "write"), (0, "finish")])
 def test_what_one_cannot_do_none_has_done(
     index: int, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,7 +262,7 @@ def test_one_that_dies_leaves_the_old(tmp_path: Path) -> None:
 
 
 def test_after_the_commit_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finish = saving._finish
+    finish = saving_together.finish
 
     def work(member: Member) -> Any:
         if member.index == 0:
@@ -271,7 +272,7 @@ def test_after_the_commit_the_error_says_so(tmp_path: Path, monkeypatch: pytest.
                 member.threads.barrier.abort()
                 return report
 
-            monkeypatch.setattr(saving, "_finish", then_alone)
+            monkeypatch.setattr(saving_together, "finish", then_alone)
         return save_in(tmp_path)(member)
 
     results = together(2, work)
@@ -298,7 +299,7 @@ def test_two_that_save_different_models(tmp_path: Path) -> None:
 
 
 def test_a_folder_somebody_else_saves_to(tmp_path: Path) -> None:
-    with saving.Stage(tmp_path):
+    with Stage(tmp_path):
         results = together(2, save_in(tmp_path))
     assert isinstance(results[0], CheckpointBusyError)
     assert isinstance(results[1], SaveError)

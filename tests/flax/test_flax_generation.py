@@ -73,7 +73,7 @@ def test_sequences_are_torchs(models: tuple[Any, Any], settings: dict[str, Any])
 
 def test_one_program_serves_many_lengths_and_numbers(models: tuple[Any, Any]) -> None:
     model = models[1]
-    plan = Plan(room=32, cache_room=32, cache_dtype="float32")
+    plan = Plan(room=32, cache_room=32, cache_dtype="float32", keeps_last=True)
     _, program = _compiled(model._program, plan, type(model)._empty_cache, "__call__")
     model.generate(IDS, attention_mask=MASK, max_new_tokens=9, repetition_penalty=1.1)
     before = program.whole._cache_size()
