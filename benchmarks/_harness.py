@@ -86,10 +86,13 @@ class Bench:
     Args:
         name: the script's name. title: a heading. memory: bytes that a run allocates or writes; they are touched and
             given back before it, because a virtual machine pays several times over for memory it returned to its host.
-        repeats: rounds, and with --quick.
+        repeats: rounds, and with --quick. peers: the environment that has what this one compares with.
     """
 
-    def __init__(self, name: str, title: str, text: str, *, memory: int = 0, repeats: int = 7) -> None:
+    def __init__(
+        self, name: str, title: str, text: str, *, memory: int = 0, repeats: int = 7, peers: str = ".venv-peers"
+    ) -> None:
+        self.peers = peers
         self.name, self.title, self.text = name, title, " ".join(text.split())
         self.memory, self.repeats = memory, repeats
         self.variants: dict[str, Variant] = {}
@@ -203,18 +206,18 @@ def _parser(bench: Bench) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=bench.text)
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--json", help="also write the result there")
-    add_options(parser)
+    add_options(parser, bench.peers)
     return parser
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, peers: str = ".venv-peers") -> None:
     """The options that run.py and every script have."""
     parser.add_argument("--quick", action="store_true", help="smaller data, 3 rounds")
     parser.add_argument("--repeats", type=int, help="rounds")
     parser.add_argument("--only", nargs="*", help="run only these variants (the judgement may need others)")
     parser.add_argument("--scratch", help="folder for the data, kept; default: a temporary one, removed")
     parser.add_argument(
-        "--peer-python", default=str(HERE.parent / ".venv-peers/bin/python"), help="interpreter that has the peers"
+        "--peer-python", default=str(HERE.parent / peers / "bin/python"), help="interpreter that has the peers"
     )
 
 

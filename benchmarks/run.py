@@ -18,14 +18,17 @@ from _harness import HERE, add_options, machine, scratch_folder, verdict, versio
 
 ORDER = (
     "import_time", "first_load", "warm_load", "many_tensors", "mapped_memory", "cold_load", "copying_load", "cast_load",
-    "moe_load", "format_loads", "gguf_load", "saving", "resize", "offload", "generate", "hub_stream", "flax_sharded",
+    "moe_load", "format_loads", "gguf_load", "saving", "resize", "offload", "generate", "hub_stream",
+    "flax_load", "flax_generate", "flax_sharded",
 )  # fmt: skip
 PEERS = (
     "torch", "transformers", "safetensors", "accelerate", "tensorizer", "runai-model-streamer", "fastsafetensors",
     "gguf", "h5py", "msgpack",
 )  # fmt: skip
 PAGE = HERE.parent / "docs" / "performance.md"
-REQUIREMENTS = HERE / "requirements-peers.txt"
+REQUIREMENTS = {".venv-peers": "requirements-peers.txt", ".venv-peers-4": "requirements-peers-4.txt"}
+# What is compared with the last release of transformers that had Flax and TensorFlow classes.
+WITH_RELEASE_4 = ("flax_load", "flax_generate")
 
 INTRODUCTION = """\
 # Speed and memory
@@ -74,14 +77,18 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(ORDER):
         raise SystemExit(f"no benchmark {', '.join(sorted(unknown))}; there is {', '.join(ORDER)}")
-    peers = Path(options.peer_python).absolute()
-    _make_peers(peers)
+    peers, names = Path(options.peer_python).absolute(), options.names or ORDER
+    if not set(names) <= set(WITH_RELEASE_4):
+        _make_peers(peers, ".venv-peers")
+    older = HERE.parent / ".venv-peers-4" / "bin" / "python"
+    if set(names) & set(WITH_RELEASE_4):
+        _make_peers(older, ".venv-peers-4")
     records = []
     with scratch_folder(options.scratch) as scratch, tempfile.TemporaryDirectory() as answers:
-        for name in options.names or ORDER:
+        for name in names:
             answer = Path(answers) / f"{name}.json"
             command = [sys.executable, str(HERE / f"{name}.py"), "--scratch", str(scratch), "--json", str(answer)]
-            command += ["--peer-python", str(peers)]
+            command += ["--peer-python", str(older if name in WITH_RELEASE_4 else peers)]
             command += ["--quick"] if options.quick else []
             command += ["--repeats", str(options.repeats)] if options.repeats else []
             print(f"\n{name}", file=sys.stderr, flush=True)
@@ -94,9 +101,9 @@ def main() -> None:
     print(f"\nwritten to {options.output}")
 
 
-def _make_peers(python: Path) -> None:
-    """The environment of the peers, unless it is there; only the default one is ever made."""
-    folder = HERE.parent / ".venv-peers"
+def _make_peers(python: Path, name: str) -> None:
+    """An environment of peers, unless it is there; only the default ones are ever made."""
+    folder = HERE.parent / name
     ready = folder / ".ready"  # made last: an installation that was broken off is begun again
     if ready.exists() or (python.exists() and python != folder / "bin" / "python"):
         return
@@ -104,7 +111,7 @@ def _make_peers(python: Path) -> None:
         raise SystemExit(f"no interpreter at {python}")
     print(f"installing the peers into {folder}", file=sys.stderr, flush=True)
     venv.create(folder, with_pip=True, clear=True)
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS)], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(HERE / REQUIREMENTS[name])], check=True)
     ready.touch()
 
 
@@ -114,7 +121,7 @@ def page(records: list[dict[str, Any]], peers: Path, options: argparse.Namespace
     shown += ["--repeats", str(options.repeats)] if options.repeats else []
     shown += options.names
     ours = versions(sys.executable, ("pretrained", "torch", "numpy", "gguf"))
-    theirs = versions(peers, PEERS)
+    theirs = versions(peers, PEERS) if peers.exists() else {}
     load = os.getloadavg()
     head = [
         INTRODUCTION,

@@ -232,7 +232,7 @@ def plan_load(
         rules: renames and layout changes of the family, then of the caller; they are tried before anything else.
         aliases: second names that the writer noted: name → name under which the tensor is at rest.
         layouts: changes of layout that come before those of the rules, by name.
-        ignore_missing: regular expressions; what they find is initialised without a word. ignore_unexpected: passed over.
+        ignore_missing, ignore_unexpected: regular expressions; what they find is initialised or left, without a word.
         source: the checkpoint's name, for messages. model: the class's.
     """
     plan = LoadPlan(source=source, model=model)
