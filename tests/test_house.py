@@ -37,6 +37,10 @@ FLOORS: tuple[frozenset[str], ...] = (
             "saving_place",
             "saving_together",
             "backend",
+            "building",
+            "call_inputs",
+            "module_config",
+            "tying",
             "adapters",
             "head_config",
             "output",
@@ -61,6 +65,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "pytorch_utils",
             "modeling_flax_utils",
             "modeling_flax_outputs",
+            "modeling_tf_utils",
+            "modeling_tf_outputs",
         }
     ),
 )
@@ -74,7 +80,7 @@ STRANGERS = frozenset(
 
 MAX_FILE, MAX_FUNCTION, MAX_METHODS = 400, 60, 20
 MAX_FACADE_METHODS, MAX_FACADE_BODY = 45, 12
-FACADES = frozenset({"PreTrainedModel", "PretrainedConfig", "FlaxPreTrainedModel"})
+FACADES = frozenset({"PreTrainedModel", "PretrainedConfig", "FlaxPreTrainedModel", "TFPreTrainedModel"})
 
 FRAMEWORKS = frozenset({"torch", "jax", "jaxlib", "flax", "tensorflow", "keras", "transformers"})
 CODE_RUNNERS = frozenset(
@@ -265,6 +271,7 @@ def name_complaints(path: Path, tree: ast.Module) -> Iterator[str]:
             "configuration_utils",
             "pytorch_utils",
             "modeling_flax_utils",
+            "modeling_tf_utils",
         ):
             yield f"the name {part}"
     for node in ast.walk(tree):

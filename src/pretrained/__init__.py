@@ -176,6 +176,28 @@ _FLAX_AUTO = (
     "FlaxAutoModelForAudioFrameClassification",
     "FlaxAutoModelForAudioXVector",
 )
+_TF = {
+    "TFPreTrainedModel": "tf.modeling",
+    "TFModelOutput": "tf.outputs",
+}
+_TF_AUTO = (
+    "TFAutoModel",
+    "TFAutoModelForPreTraining",
+    "TFAutoModelForCausalLM",
+    "TFAutoModelForSeq2SeqLM",
+    "TFAutoModelForMaskedLM",
+    "TFAutoModelForNextSentencePrediction",
+    "TFAutoModelForSequenceClassification",
+    "TFAutoModelForTokenClassification",
+    "TFAutoModelForQuestionAnswering",
+    "TFAutoModelForMultipleChoice",
+    "TFAutoModelForImageClassification",
+    "TFAutoModelForMaskedImageModeling",
+    "TFAutoModelForCTC",
+    "TFAutoModelForAudioClassification",
+    "TFAutoModelForAudioFrameClassification",
+    "TFAutoModelForAudioXVector",
+)
 
 
 _FIXED = {
@@ -186,6 +208,8 @@ _FIXED = {
     **dict.fromkeys(_AUTO, "auto.classes"),
     **_FLAX,
     **dict.fromkeys(_FLAX_AUTO, "auto.flax_classes"),
+    **_TF,
+    **dict.fromkeys(_TF_AUTO, "auto.tf_classes"),
 }
 
 

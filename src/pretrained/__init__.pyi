@@ -41,6 +41,24 @@ from .auto.flax_classes import (
     FlaxAutoModelForSequenceClassification,
     FlaxAutoModelForTokenClassification,
 )
+from .auto.tf_classes import (
+    TFAutoModel,
+    TFAutoModelForAudioClassification,
+    TFAutoModelForAudioFrameClassification,
+    TFAutoModelForAudioXVector,
+    TFAutoModelForCausalLM,
+    TFAutoModelForCTC,
+    TFAutoModelForImageClassification,
+    TFAutoModelForMaskedImageModeling,
+    TFAutoModelForMaskedLM,
+    TFAutoModelForMultipleChoice,
+    TFAutoModelForNextSentencePrediction,
+    TFAutoModelForPreTraining,
+    TFAutoModelForQuestionAnswering,
+    TFAutoModelForSeq2SeqLM,
+    TFAutoModelForSequenceClassification,
+    TFAutoModelForTokenClassification,
+)
 from .configuration import (
     PreTrainedConfig,
     PretrainedConfig,
@@ -137,6 +155,20 @@ from .models.bert.modeling_flax_bert_heads import (
     FlaxBertForQuestionAnswering,
     FlaxBertForSequenceClassification,
     FlaxBertForTokenClassification,
+)
+from .models.bert.modeling_tf_bert import (
+    TFBertModel,
+    TFBertPreTrainedModel,
+)
+from .models.bert.modeling_tf_bert_heads import (
+    TFBertForMaskedLM,
+    TFBertForMultipleChoice,
+    TFBertForNextSentencePrediction,
+    TFBertForPreTraining,
+    TFBertForQuestionAnswering,
+    TFBertForSequenceClassification,
+    TFBertForTokenClassification,
+    TFBertLMHeadModel,
 )
 from .models.distilbert.configuration_distilbert import (
     DistilBertConfig,
@@ -572,6 +604,12 @@ from .report import (
     LoadReport,
     SaveReport,
 )
+from .tf.modeling import (
+    TFPreTrainedModel,
+)
+from .tf.outputs import (
+    TFModelOutput,
+)
 
 __all__ = [
     "AsyncTextIteratorStreamer",
@@ -890,6 +928,34 @@ __all__ = [
     "T5ForTokenClassification",
     "T5Model",
     "T5PreTrainedModel",
+    "TFAutoModel",
+    "TFAutoModelForAudioClassification",
+    "TFAutoModelForAudioFrameClassification",
+    "TFAutoModelForAudioXVector",
+    "TFAutoModelForCTC",
+    "TFAutoModelForCausalLM",
+    "TFAutoModelForImageClassification",
+    "TFAutoModelForMaskedImageModeling",
+    "TFAutoModelForMaskedLM",
+    "TFAutoModelForMultipleChoice",
+    "TFAutoModelForNextSentencePrediction",
+    "TFAutoModelForPreTraining",
+    "TFAutoModelForQuestionAnswering",
+    "TFAutoModelForSeq2SeqLM",
+    "TFAutoModelForSequenceClassification",
+    "TFAutoModelForTokenClassification",
+    "TFBertForMaskedLM",
+    "TFBertForMultipleChoice",
+    "TFBertForNextSentencePrediction",
+    "TFBertForPreTraining",
+    "TFBertForQuestionAnswering",
+    "TFBertForSequenceClassification",
+    "TFBertForTokenClassification",
+    "TFBertLMHeadModel",
+    "TFBertModel",
+    "TFBertPreTrainedModel",
+    "TFModelOutput",
+    "TFPreTrainedModel",
     "TemperatureLogitsWarper",
     "TensorError",
     "TextIteratorStreamer",

@@ -158,7 +158,7 @@ def framework_part(name: str, framework: str, module: str) -> Any:
     Raises:
         MissingFrameworkError: what it needs is not installed; `name` is what asked.
     """
-    packages = {"torch": ("torch",), "flax": ("jax", "flax")}[framework]
+    packages = {"torch": ("torch",), "flax": ("jax", "flax"), "tf": ("tensorflow", "keras")}[framework]
     try:
         return importlib.import_module(f"{_OURS}{module}")
     except ModuleNotFoundError as error:

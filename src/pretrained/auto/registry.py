@@ -12,7 +12,8 @@ from ..configuration import PretrainedConfig
 from ..errors import ConfigError, InvalidOptionError, UntrustedCodeError
 
 __all__ = [
-    "AUTO_NAMES", "FLAX_AUTO_NAMES", "config_class_for", "family_names", "known_types", "model_class_for", "register",
+    "AUTO_NAMES", "FLAX_AUTO_NAMES", "TF_AUTO_NAMES", "config_class_for", "family_names", "known_types",
+    "model_class_for", "register",
 ]  # fmt: skip
 
 # model_type → folder below models/, whose family.py has the rest.
@@ -73,6 +74,25 @@ FLAX_AUTO_NAMES = (
     "FlaxAutoModelForAudioClassification",
     "FlaxAutoModelForAudioFrameClassification",
     "FlaxAutoModelForAudioXVector",
+)
+
+TF_AUTO_NAMES = (
+    "TFAutoModel",
+    "TFAutoModelForPreTraining",
+    "TFAutoModelForCausalLM",
+    "TFAutoModelForSeq2SeqLM",
+    "TFAutoModelForMaskedLM",
+    "TFAutoModelForNextSentencePrediction",
+    "TFAutoModelForSequenceClassification",
+    "TFAutoModelForTokenClassification",
+    "TFAutoModelForQuestionAnswering",
+    "TFAutoModelForMultipleChoice",
+    "TFAutoModelForImageClassification",
+    "TFAutoModelForMaskedImageModeling",
+    "TFAutoModelForCTC",
+    "TFAutoModelForAudioClassification",
+    "TFAutoModelForAudioFrameClassification",
+    "TFAutoModelForAudioXVector",
 )
 
 _lock = threading.Lock()

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..adapters import Adapter
+from ..building import building
 from ..checkpoint.arrays import ArraySink, describe
 from ..checkpoint.boxes import Box, permuted, whole
 from ..checkpoint.deliver import Placer
@@ -17,10 +18,10 @@ from ..checkpoint.plan_load import ParamSpec
 from ..checkpoint.rules import Permute, apply_ops
 from ..errors import InvalidOptionError
 from ..quantization.scheme import Quantizer, Scheme
+from ..tying import aliases_of
 from .init import draw_all
 from .sharding import Assembly, assemble, box_here, shardings_of
 from .structure import Place, nest
-from .tying import aliases_of
 
 __all__ = ["FlaxBackend"]
 
@@ -45,8 +46,6 @@ class FlaxBackend(ArraySink):
 
     def skeleton(self, build: Callable[[], Any]) -> Any:
         """The model without arrays."""
-        from .loading import building
-
         with building():
             model = build()
         for name, value in self._settings.items():

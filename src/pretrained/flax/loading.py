@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +20,10 @@ from .backend import FlaxBackend
 from .sharding import Placing
 from .structure import nest
 
-__all__ = ["building", "from_pretrained", "is_loading", "params_in"]
-
-_state = threading.local()
+__all__ = ["from_pretrained", "params_in"]
 
 _OWN = ("dtype", "torch_dtype", "param_dtype", "_do_init", "seed", "input_shape", "mesh", "sharding_rules",
         "gradient_checkpointing")  # fmt: skip
-
-
-def is_loading() -> bool:
-    """Whether this thread is building a model that a checkpoint is going to fill."""
-    return getattr(_state, "depth", 0) > 0
-
-
-@contextmanager
-def building() -> Iterator[None]:
-    """While this lasts, constructors in this thread draw nothing."""
-    _state.depth = getattr(_state, "depth", 0) + 1
-    try:
-        yield
-    finally:
-        _state.depth -= 1
 
 
 def from_pretrained(

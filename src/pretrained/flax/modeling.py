@@ -25,6 +25,7 @@ import jax
 from flax import nnx
 
 from .._types import PathLike
+from ..building import is_loading
 from ..checkpoint.rules import Rule
 from ..configuration import PretrainedConfig
 from ..errors import OptionError
@@ -111,7 +112,7 @@ class FlaxPreTrainedModel(FlaxGenerationMixin, PushToHubMixin):
         self._loaded_names: dict[str, str] = {}
         self._missing_keys: set[str] = set()
         self._placing: Placing | None = None  # the mesh it was loaded onto
-        if _do_init and not loading.is_loading():
+        if _do_init and not is_loading():
             self._values = self.init_weights(self.key, input_shape)
 
     # Structure

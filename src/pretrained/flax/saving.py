@@ -30,11 +30,11 @@ from ..own_code import sources_of
 from ..push_options import PushOptions
 from ..report import SaveReport
 from ..saving import Destination
+from ..tying import ties_of
 from .linen import linen_name
 from .processes import Processes
 from .sharding import box_of, is_elsewhere, is_spread
 from .structure import Place, flatten
-from .tying import ties_of
 
 __all__ = ["card_facts", "options_for", "push_model", "save_arrays", "save_model"]
 

@@ -16,8 +16,8 @@ from .._types import Shape
 from ..checkpoint.boxes import Box, around, is_whole, slices_of
 from ..checkpoint.rules import Permute
 from ..errors import InvalidOptionError, OptionError
+from ..tying import aliases_of
 from .structure import Place
-from .tying import aliases_of
 
 __all__ = [
     "Assembly", "Placing", "assemble", "box_here", "box_of", "boxes_here", "is_elsewhere", "is_spread", "placed",

@@ -31,9 +31,21 @@ FAMILY = Family(
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_bert_heads:FlaxBertForQuestionAnswering",
         "FlaxAutoModelForMultipleChoice": "modeling_flax_bert_heads:FlaxBertForMultipleChoice",
     },
+    tf={
+        "TFAutoModel": "modeling_tf_bert:TFBertModel",
+        "TFAutoModelForPreTraining": "modeling_tf_bert_heads:TFBertForPreTraining",
+        "TFAutoModelForMaskedLM": "modeling_tf_bert_heads:TFBertForMaskedLM",
+        "TFAutoModelForCausalLM": "modeling_tf_bert_heads:TFBertLMHeadModel",
+        "TFAutoModelForNextSentencePrediction": "modeling_tf_bert_heads:TFBertForNextSentencePrediction",
+        "TFAutoModelForSequenceClassification": "modeling_tf_bert_heads:TFBertForSequenceClassification",
+        "TFAutoModelForTokenClassification": "modeling_tf_bert_heads:TFBertForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_bert_heads:TFBertForQuestionAnswering",
+        "TFAutoModelForMultipleChoice": "modeling_tf_bert_heads:TFBertForMultipleChoice",
+    },
     names=(
         "modeling_bert:BertPreTrainedModel",
         "modeling_bert:BertLayer",
         "modeling_flax_bert:FlaxBertPreTrainedModel",
+        "modeling_tf_bert:TFBertPreTrainedModel",
     ),
 )

@@ -1,4 +1,4 @@
-"""Names of one array: what a checkpoint may call a parameter that a JAX model holds once and uses in several places."""
+"""Names of one array: what a checkpoint may call a parameter that a model holds once and uses in several places."""
 
 from __future__ import annotations
 

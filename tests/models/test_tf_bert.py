@@ -1,0 +1,29 @@
+"""BERT in TensorFlow: every head against torch, and every checkpoint of the reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tf_cases import check_case, check_reference, check_round_trip, find_tf
+from tiny import REFERENCE
+
+CASES = sorted(json.loads((REFERENCE / "bert_heads/cases.json").read_text())["cases"])
+FOLDERS = sorted(path.name for path in (REFERENCE / "bert").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_heads(case: str) -> None:
+    check_case("bert", case)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_format(folder: str) -> None:
+    check_reference("bert", "BertModel", folder)
+    if folder != "torch-base-only":
+        check_reference("bert", "BertForPreTraining", folder)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    check_round_trip(find_tf("bert", "BertForPreTraining"), "bert", tmp_path, safe=True)

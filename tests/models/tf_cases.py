@@ -1,0 +1,119 @@
+"""The cases of tests/reference/*_heads in TensorFlow, and what tests of TensorFlow families share."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from drawn_weights import draw
+from safetensors.numpy import load_file
+from tiny import REFERENCE, TINY
+
+from pretrained.call_inputs import takes
+
+# Torch's name of what a class does not take, or does not give.
+NO_INPUTS = ("sampled_negative_indices", "use_cache", "num_items_in_batch")
+NO_OUTPUTS = ("past_key_values",)
+
+
+def find_tf(family: str, name: str) -> Any:
+    """The TensorFlow class of a family that is called so, or so less `TF`."""
+    declared = import_module(f"pretrained.models.{family}.family").FAMILY
+    places = [place.split(":") for place in (*declared.tf.values(), *declared.names)]
+    wanted = "TF" + name.removeprefix("TF")
+    module = next(module for module, found in places if found == wanted)
+    return getattr(import_module(f"pretrained.models.{family}.{module}"), wanted)
+
+
+def arrays_of(path: Path) -> dict[str, Any]:
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def filled(cls: Any, config: Any, values: Any = draw, **arguments: Any) -> Any:
+    """A model each of whose parameters has what `values` gives for its name and shape."""
+    described = cls(config, **arguments).structure.places
+    state = {place.name: np.asarray(values(place.name, place.shape)) for place in described}
+    return cls.from_pretrained(None, config=config, state_dict=state, **arguments)
+
+
+def run_tf_case(family: str, case: str, attention: str = "eager") -> tuple[Any, dict[str, Any]]:
+    """Output of one case, and what torch gave."""
+    folder = REFERENCE / f"{family}_heads"
+    described = json.loads((folder / "cases.json").read_text())
+    spec, inputs = described["cases"][case], arrays_of(folder / "inputs.npz")
+    cls = find_tf(family, spec["class"])
+    values = described["base"] | spec.get("config", {})
+    config = cls.config_class.from_dict(values, attn_implementation=attention)
+    stored: Any = draw
+    if (folder / "model.safetensors").is_file():
+        weights, prefix = load_file(folder / "model.safetensors"), f"{cls.base_model_prefix}."
+
+        def stored(name: str, shape: Any) -> Any:
+            names = (f"{case}|{name}", name, prefix + name, name.removeprefix(prefix))
+            return weights[next(key for key in names if key in weights)]
+
+    model = filled(cls, config, stored, **spec.get("arguments", {}))
+    given = {k: inputs[v[1:]] if isinstance(v, str) else v for k, v in spec["inputs"].items() if k not in NO_INPUTS}
+    assert all(takes(cls.module_class, name, "call") for name in given)
+    output = model(**given)
+    everything = arrays_of(folder / "expected.npz")
+    expected = {name.split("/")[1]: value for name, value in everything.items() if name.startswith(f"{case}/")}
+    return output, {name: value for name, value in expected.items() if name not in NO_OUTPUTS}
+
+
+def pick(output: Any, name: str) -> Any:
+    """`logits`, or `attentions.0`, of an output."""
+    field, _, index = name.partition(".")
+    return output[field][int(index)] if index else output[field]
+
+
+def check_case(family: str, case: str, attention: str = "eager", limit: float = 2e-5) -> Any:
+    """Runs a case and compares all that torch gave, the loss included; returns the output."""
+    output, expected = run_tf_case(family, case, attention)
+    assert expected
+    for name, value in expected.items():
+        found = np.asarray(pick(output, name))
+        assert found.shape == value.shape, name
+        np.testing.assert_allclose(found, value, atol=limit, rtol=0, err_msg=name)
+    return output
+
+
+def check_reference(family: str, name: str, folder: str) -> Any:
+    """Loads one of the reference's checkpoints and compares what it computes with what torch did; returns the model."""
+    place = REFERENCE / family
+    cls, expected = find_tf(family, name), arrays_of(place / "expected.npz")
+    variant = "bf16" if "variant" in folder else None
+    model, report = cls.from_pretrained(place / folder, variant=variant, dtype="float32", output_loading_info=True)
+    assert not report["missing_keys"] and not report["mismatched_keys"], report.render()
+    inputs = arrays_of(place / "inputs.npz")
+    output = model(**{key: value for key, value in inputs.items() if not ("Encoder" in name and "decoder" in key)})
+    keys = [key for key in expected if key.startswith(f"torch/{name}/")]
+    assert keys
+    limit = 2e-5 if "16" not in folder else 0.1
+    for key in keys:
+        np.testing.assert_allclose(output[key.split("/")[2]], expected[key], atol=limit, rtol=0)
+    return model
+
+
+def check_round_trip(cls: Any, model_type: str, folder: Path, safe: bool, **changes: Any) -> Any:
+    """Saves a model and loads it again: the same names, the same bits, the same config."""
+    model = filled(cls, TINY[model_type](**changes))
+    model.save_pretrained(folder, safe_serialization=safe, durable=False, max_shard_size="9kB")
+    again, report = cls.from_pretrained(folder, output_loading_info=True, strict=True)
+    assert report["missing_keys"] == report["unexpected_keys"] == []
+    check_same_variables(model, again)
+    assert model.config.to_dict() == again.config.to_dict()
+    return again
+
+
+def check_same_variables(model: Any, other: Any) -> None:
+    """Both have the same parameters, bit by bit."""
+    mine, theirs = model.structure.variables, other.structure.variables
+    assert list(mine) == list(theirs)
+    for name, variable in mine.items():
+        assert tf.reduce_all(variable.value == theirs[name].value), name
