@@ -35,7 +35,8 @@ from safetensors.torch import save_file
 transformers.logging.set_verbosity_error()
 for job in json.load(open(folder + "/jobs.json")):
     cls = getattr(transformers, job["class"])
-    load = lambda part: cls.from_pretrained(f"{folder}/{job['family']}/{part}", attn_implementation="eager").eval()
+    plain = {"attn_implementation": "eager"} | ({} if old else {"experts_implementation": "eager"})
+    load = lambda part: cls.from_pretrained(f"{folder}/{job['family']}/{part}", **plain).eval()
     model, assistant = load("model"), load("assistant")
     found = {}
     for name in job["cases"]:

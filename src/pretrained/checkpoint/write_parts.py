@@ -99,6 +99,8 @@ def _gathered(box: Box, parts: Sequence[Part]) -> Any:
 
     found: Any = None
     for part in parts:
+        if part.box == box:  # also where it has no elements, and so no overlap
+            return part.array
         common = overlap(box, part.box)
         if common is None:
             continue

@@ -7,7 +7,7 @@ All tensors are `(batch, heads, seq, head_dim)`, with as many heads as the keys 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -151,11 +151,11 @@ class EncoderDecoderKVCache(Cache):
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Number of decoder tokens held."""
-        return int(self.self_attention.get_seq_length(layer))
+        return cast(int, self.self_attention.get_seq_length(layer))
 
     def key_length(self, num_new: int, window: int | None = None) -> int:
         """Number of keys self-attention will see after `num_new` more tokens."""
-        return int(self.self_attention.key_length(num_new, window))
+        return cast(int, self.self_attention.key_length(num_new, window))  # may be symbolic
 
     def reserve(self, max_length: int) -> None:
         """Makes room for decoder tokens, as `KVCache.reserve` does."""

@@ -161,9 +161,12 @@ class RobertaForCausalLM(_RobertaWithTokenHead, GenerationMixin):
 
         Positions are counted from the padding's on, as training has it, along the mask; without one all is text.
         """
-        if position_ids is None and inputs_embeds is None:
+        padding, places = cast(int, self.config.pad_token_id), kwargs.get("cache_position")
+        if position_ids is None and attention_mask is None and places is not None:
+            position_ids = places[None] + padding + 1
+        elif position_ids is None and (attention_mask is not None or inputs_embeds is None):
             mask = torch.ones_like(input_ids) if attention_mask is None else (attention_mask != 0).long()
-            position_ids = mask.cumsum(-1) * mask + cast(int, self.config.pad_token_id)
+            position_ids = mask.cumsum(-1) * mask + padding
         return step_inputs(
             input_ids,
             attention_mask=attention_mask,

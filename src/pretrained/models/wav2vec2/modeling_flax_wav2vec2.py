@@ -237,6 +237,8 @@ class FlaxWav2Vec2PreTrainedModel(FlaxPreTrainedModel):
         r"(q_proj|k_proj|v_proj|intermediate_dense)\.weight": ("model", None),
         r"(q_proj|k_proj|v_proj|intermediate_dense)\.bias": ("model",),
         r"(out_proj|output_dense)\.weight": (None, "model"),
+        r"tdnn\.\d+\.kernel\.weight": ("model", None),
+        r"tdnn\.\d+\.kernel\.bias": ("model",),
     }
 
     def _get_feat_extract_output_lengths(self, input_lengths: Any, add_adapter: bool | None = None) -> Any:
