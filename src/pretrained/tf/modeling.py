@@ -36,9 +36,10 @@ from ..hub.push import PushToHubMixin
 from ..hub.upload import Upload
 from ..own_code import check_auto_class
 from ..saving_texts import split_push
-from . import calls, heads, live, loading, masks, resizing, saving
+from . import calls, heads, live, loading, masks, resizing, saving, training
 from .layers import Module
 from .structure import Structure
+from .training import own_loss, predicted
 
 __all__ = ["TFPreTrainedModel"]
 
@@ -83,6 +84,11 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
     _keras_main_layer: ClassVar[str | None] = None
     _keras_list_mark: ClassVar[str] = "_._"
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Keras's files name the class of a model; this is how it is found again.
+        keras.saving.register_keras_serializable(package=cls.__module__.partition(".")[0])(cls)
+
     def __init__(
         self,
         config: PretrainedConfig,
@@ -109,6 +115,7 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
         self._dropout_seeds = keras.random.SeedGenerator(seed)
         self._loaded_names: dict[str, str] = {}
         self._structure: Any = None
+        self._has_own_loss = True
         live.take(self, live.describe(self))
         if not is_loading():
             live.initialise(self)
@@ -172,6 +179,63 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
         """What `__call__` gives; Keras calls this with tensors by name."""
         return live.call(self, inputs, training, beside)
 
+    # Training
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = "auto", *args: Any, **kwargs: Any) -> None:
+        """Makes the model ready for fit and evaluate; see `keras.Model.compile` for what is not said here.
+
+        Args:
+            optimizer: of Keras.
+            loss: "auto", "passthrough" or None for the model's own, from labels among the inputs or beside them; or
+                one of Keras's, which compares the logits with the labels.
+            args: further arguments of Keras's, in its order.
+            kwargs: the same by name. `jit_compile` is False where it is not given: XLA takes long to compile.
+        """
+        self._has_own_loss = isinstance(loss, str | None) and loss in training.OWN_LOSSES
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer, None if self._has_own_loss else loss, *args, **kwargs)
+
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """Makes a model that comes from Keras's own file ready as it was when it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, data: Any) -> Any:
+        """One step of fit; returns the loss and metrics by name."""
+        return super().train_step(training.arranged(self, data, self._has_own_loss))
+
+    def test_step(self, data: Any) -> Any:
+        """One step of evaluate; returns the loss and metrics by name."""
+        return super().test_step(training.arranged(self, data, self._has_own_loss))
+
+    def predict_step(self, data: Any) -> Any:
+        """One step of predict; returns the output. Labels among the inputs are left out."""
+        return super().predict_step(training.arranged(self, data, False))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The loss of one step: the output's own, or that of Keras's loss for what the model predicted."""
+        if self._has_own_loss:
+            return own_loss(self, y_pred, sample_weight)
+        return super().compute_loss(x, y, predicted(y_pred, y), sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Metrics by name, which see what the model predicted."""
+        return super().compute_metrics(x, y, predicted(y_pred, y), sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes such a model of, for Keras's own files."""
+        return {"config": self.config.to_dict(), "arguments": dict(self._arguments), "name": self.name}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Puts the variables into one of Keras's own files, under torch's names."""
+        live.store_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes the variables from one of Keras's own files."""
+        live.restore_variables(self, store)
+
     # Load and save
 
     @classmethod
@@ -207,7 +271,10 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
 
     @classmethod
     def from_config(cls: type[Model], config: Any, **kwargs: Any) -> Model:
-        """A model with freshly initialised parameters; the config is copied."""
+        """A model with freshly initialised parameters; the config, which is copied, or what `get_config` gave."""
+        if isinstance(config, Mapping):
+            found = cls._choose(None)[0].from_dict(config["config"])
+            return cls(found, name=config.get("name"), **config.get("arguments", {}), **kwargs)
         return cls(copy.deepcopy(config), **kwargs)
 
     _from_config = from_config
