@@ -20,7 +20,7 @@ A subclass declares; nothing is probed for. The hooks:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import keras
@@ -36,17 +36,18 @@ from ..hub.push import PushToHubMixin
 from ..hub.upload import Upload
 from ..own_code import check_auto_class
 from ..saving_texts import split_push
-from . import calls, heads, live, loading, masks, resizing, saving, training
+from . import calls, live, loading, saving
+from .embeddings import TFEmbeddingsMixin
 from .layers import Module
 from .structure import Structure
-from .training import own_loss, predicted
+from .training import TFTrainingMixin
 
 __all__ = ["TFPreTrainedModel"]
 
 Model = TypeVar("Model", bound="TFPreTrainedModel")
 
 
-class TFPreTrainedModel(keras.Model, PushToHubMixin):
+class TFPreTrainedModel(TFTrainingMixin, TFEmbeddingsMixin, PushToHubMixin):
     """Base of all TensorFlow models: a Keras model that comes from a checkpoint and goes to one.
 
     The parts of its module, such as `bert` and `classifier`, are attributes of the model too.
@@ -115,7 +116,6 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
         self._dropout_seeds = keras.random.SeedGenerator(seed)
         self._loaded_names: dict[str, str] = {}
         self._structure: Any = None
-        self._has_own_loss = True
         live.take(self, live.describe(self))
         if not is_loading():
             live.initialise(self)
@@ -179,50 +179,7 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
         """What `__call__` gives; Keras calls this with tensors by name."""
         return live.call(self, inputs, training, beside)
 
-    # Training
-
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = "auto", *args: Any, **kwargs: Any) -> None:
-        """Makes the model ready for fit and evaluate; see `keras.Model.compile` for what is not said here.
-
-        Args:
-            optimizer: of Keras.
-            loss: "auto", "passthrough" or None for the model's own, from labels among the inputs or beside them; or
-                one of Keras's, which compares the logits with the labels.
-            args: further arguments of Keras's, in its order.
-            kwargs: the same by name. `jit_compile` is False where it is not given: XLA takes long to compile.
-        """
-        self._has_own_loss = isinstance(loss, str | None) and loss in training.OWN_LOSSES
-        kwargs.setdefault("jit_compile", False)
-        super().compile(optimizer, None if self._has_own_loss else loss, *args, **kwargs)
-
-    def compile_from_config(self, config: Mapping[str, Any]) -> None:
-        """Makes a model that comes from Keras's own file ready as it was when it was saved."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-    def train_step(self, data: Any) -> Any:
-        """One step of fit; returns the loss and metrics by name."""
-        return super().train_step(training.arranged(self, data, self._has_own_loss))
-
-    def test_step(self, data: Any) -> Any:
-        """One step of evaluate; returns the loss and metrics by name."""
-        return super().test_step(training.arranged(self, data, self._has_own_loss))
-
-    def predict_step(self, data: Any) -> Any:
-        """One step of predict; returns the output. Labels among the inputs are left out."""
-        return super().predict_step(training.arranged(self, data, False))
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        """The loss of one step: the output's own, or that of Keras's loss for what the model predicted."""
-        if self._has_own_loss:
-            return own_loss(self, y_pred, sample_weight)
-        return super().compute_loss(x, y, predicted(y_pred, y), sample_weight, training)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Metrics by name, which see what the model predicted."""
-        return super().compute_metrics(x, y, predicted(y_pred, y), sample_weight)
+    # Keras's own files
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes such a model of, for Keras's own files."""
@@ -317,81 +274,6 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
 
     def _card_facts(self) -> CardFacts:
         return saving.card_facts(self)
-
-    # Parts
-
-    def get_input_embeddings(self) -> Any:
-        """The layer that has the table of tokens, or None."""
-        return live.layer_of(self, self._input_embeddings)
-
-    def set_input_embeddings(self, value: Any) -> None:
-        """Gives the table of tokens the values of a tensor, a variable or a layer with a `weight`, of the same shape.
-
-        Raises:
-            ValueError: another shape. NotImplementedError: the model has no tokens.
-        """
-        live.assign(self, self._input_embeddings, value)
-
-    def get_output_embeddings(self) -> Any:
-        """The layer that has the table of the head, which may be that of the input; None without one."""
-        return live.output_layer(self)
-
-    def set_output_embeddings(self, value: Any) -> None:
-        """Gives the head's table values, as `set_input_embeddings` does; a table that is tied is that of the input."""
-        live.assign(self, live.output_name(self), value)
-
-    def get_bias(self) -> dict[str, Any] | None:
-        """Name → variable of the bias of the token head, or None."""
-        place = self.structure.by_name.get(self._output_bias or "")
-        return None if place is None else {place.name: place.variable}
-
-    def set_bias(self, value: Mapping[str, Any]) -> None:
-        """Gives biases values, by the names of `get_bias`.
-
-        Raises:
-            ValueError: another shape. NotImplementedError: there is no such bias.
-        """
-        for name, bias in value.items():
-            live.assign(self, name, bias)
-
-    def get_lm_head(self) -> Any:
-        """The layer that makes token logits, or None."""
-        return live.layer_of(self, self._output_bias) or live.output_layer(self)
-
-    get_output_layer_with_bias = get_lm_head
-
-    def get_prefix_bias_name(self) -> str | None:
-        """Name of the bias of the token head, or None."""
-        return self._output_bias if self.get_bias() else None
-
-    def get_head_mask(self, head_mask: Any, num_hidden_layers: int) -> list[Any]:
-        """One mask for each layer, `(1, heads, 1, 1)` or None, of `(heads,)` or `(layers, heads)`."""
-        return list(masks.split_head_mask(head_mask, num_hidden_layers))
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> Any:
-        """Another number of tokens, at the end; the head and the config follow. Returns the layer of the table.
-
-        A model that was compiled has to be compiled again: its optimizer knows the old variables.
-
-        Args:
-            new_num_tokens: how many there are to be; None leaves the number, or only rounds it.
-            pad_to_multiple_of: the number is rounded up to a multiple of this.
-            mean_resizing: whether a new row is drawn near the mean of the old ones rather than as at first.
-
-        Raises:
-            InvalidOptionError: a size that is no positive integer. NotImplementedError: the model has no tokens.
-        """
-        return resizing.resize_tokens(self, new_num_tokens, pad_to_multiple_of, mean_resizing)
-
-    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
-        """Takes attention heads out for good: {layer: [heads]}, numbered as they were at first. Compile again after.
-
-        Raises:
-            InvalidOptionError: there is no such head. NotImplementedError: the class cannot be pruned.
-        """
-        heads.prune(self, heads_to_prune)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "TFAutoModel") -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from ..call_inputs import takes
 from .outputs import TFModelOutput
 
-__all__ = ["OWN_LOSSES", "arranged", "label_names", "own_loss", "predicted"]
+__all__ = ["OWN_LOSSES", "TFTrainingMixin", "arranged", "label_names", "own_loss", "predicted"]
 
 OWN_LOSSES = (None, "auto", "auto_with_warning", "passthrough")  # what asks for the loss that the model computes itself
 
@@ -90,3 +90,52 @@ def own_loss(model: Any, output: Any, weights: Any) -> Any:
         raise ValueError("sample_weight goes with a loss of Keras's: compile the model with one")
     total = tf.add_n([tf.reduce_mean(loss), *(tf.cast(added, loss.dtype) for added in model.losses)])
     return total / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, total.dtype)
+
+
+class TFTrainingMixin(keras.Model):
+    """Keras's loops for a model that knows its own loss."""
+
+    _has_own_loss = True
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = "auto", *args: Any, **kwargs: Any) -> None:
+        """Makes the model ready for fit and evaluate; see `keras.Model.compile` for what is not said here.
+
+        Args:
+            optimizer: of Keras.
+            loss: "auto", "passthrough" or None for the model's own, from labels among the inputs or beside them; or
+                one of Keras's, which compares the logits with the labels.
+            args: further arguments of Keras's, in its order.
+            kwargs: the same by name. `jit_compile` is False where it is not given: XLA takes long to compile.
+        """
+        self._has_own_loss = isinstance(loss, str | None) and loss in OWN_LOSSES
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer, None if self._has_own_loss else loss, *args, **kwargs)
+
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """Makes a model that comes from Keras's own file ready as it was when it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, data: Any) -> Any:
+        """One step of fit; returns the loss and metrics by name."""
+        return super().train_step(arranged(self, data, self._has_own_loss))
+
+    def test_step(self, data: Any) -> Any:
+        """One step of evaluate; returns the loss and metrics by name."""
+        return super().test_step(arranged(self, data, self._has_own_loss))
+
+    def predict_step(self, data: Any) -> Any:
+        """One step of predict; returns the output. Labels among the inputs are left out."""
+        return super().predict_step(arranged(self, data, False))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The loss of one step: the output's own, or that of Keras's loss for what the model predicted."""
+        if self._has_own_loss:
+            return own_loss(self, y_pred, sample_weight)
+        return super().compute_loss(x, y, predicted(y_pred, y), sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Metrics by name, which see what the model predicted."""
+        return super().compute_metrics(x, y, predicted(y_pred, y), sample_weight)
