@@ -17,6 +17,7 @@ from ..module_config import ModuleConfig
 from ..options import LOAD_KEYWORDS
 from ..tying import ties_of
 from .calls import Beside
+from .generation.run import Programs
 from .init import draw
 from .layers import Module
 from .structure import Place, Structure
@@ -68,7 +69,7 @@ def take(model: Any, structure: Structure) -> None:
     """Makes a structure the model's own; Keras tracks its module from then on, and no other."""
     if model._structure is not None:
         model._tracker.untrack(model.module)
-    model._structure = structure
+    model._structure, model._programs = structure, Programs()
     model.module = structure.module
 
 
