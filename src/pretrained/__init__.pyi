@@ -257,6 +257,17 @@ from .models.gpt2.modeling_gpt2_tasks import (
     GPT2ForSequenceClassification,
     GPT2ForTokenClassification,
 )
+from .models.gpt2.modeling_tf_gpt2 import (
+    TFGPT2Model,
+    TFGPT2PreTrainedModel,
+)
+from .models.gpt2.modeling_tf_gpt2_heads import (
+    TFGPT2DoubleHeadsModel,
+    TFGPT2ForQuestionAnswering,
+    TFGPT2ForSequenceClassification,
+    TFGPT2ForTokenClassification,
+    TFGPT2LMHeadModel,
+)
 from .models.llama.configuration_llama import (
     LlamaConfig,
 )
@@ -271,6 +282,12 @@ from .models.llama.modeling_llama import (
     LlamaForSequenceClassification,
     LlamaModel,
     LlamaPreTrainedModel,
+)
+from .models.llama.modeling_tf_llama import (
+    TFLlamaForCausalLM,
+    TFLlamaForSequenceClassification,
+    TFLlamaModel,
+    TFLlamaPreTrainedModel,
 )
 from .models.mistral.configuration_mistral import (
     MistralConfig,
@@ -292,6 +309,14 @@ from .models.mistral.modeling_mistral_tasks import (
     MistralForQuestionAnswering,
     MistralForSequenceClassification,
     MistralForTokenClassification,
+)
+from .models.mistral.modeling_tf_mistral import (
+    TFMistralForCausalLM,
+    TFMistralForQuestionAnswering,
+    TFMistralForSequenceClassification,
+    TFMistralForTokenClassification,
+    TFMistralModel,
+    TFMistralPreTrainedModel,
 )
 from .models.mixtral.configuration_mixtral import (
     MixtralConfig,
@@ -954,6 +979,23 @@ __all__ = [
     "TFBertLMHeadModel",
     "TFBertModel",
     "TFBertPreTrainedModel",
+    "TFGPT2DoubleHeadsModel",
+    "TFGPT2ForQuestionAnswering",
+    "TFGPT2ForSequenceClassification",
+    "TFGPT2ForTokenClassification",
+    "TFGPT2LMHeadModel",
+    "TFGPT2Model",
+    "TFGPT2PreTrainedModel",
+    "TFLlamaForCausalLM",
+    "TFLlamaForSequenceClassification",
+    "TFLlamaModel",
+    "TFLlamaPreTrainedModel",
+    "TFMistralForCausalLM",
+    "TFMistralForQuestionAnswering",
+    "TFMistralForSequenceClassification",
+    "TFMistralForTokenClassification",
+    "TFMistralModel",
+    "TFMistralPreTrainedModel",
     "TFModelOutput",
     "TFPreTrainedModel",
     "TemperatureLogitsWarper",
