@@ -25,5 +25,6 @@ def test_every_format(folder: str) -> None:
     check_reference("gpt2", "GPT2LMHeadModel", folder)
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    check_round_trip(find_tf("gpt2", "GPT2DoubleHeadsModel"), "gpt2", tmp_path, safe=True)
+@pytest.mark.parametrize("safe", [True, False])
+def test_round_trip(safe: bool, tmp_path: Path) -> None:
+    check_round_trip(find_tf("gpt2", "GPT2DoubleHeadsModel"), "gpt2", tmp_path, safe=safe, add_cross_attention=True)

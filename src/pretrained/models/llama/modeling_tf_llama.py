@@ -52,6 +52,7 @@ class TFLlamaPreTrainedModel(TFPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]
     _input_embeddings = "model.embed_tokens.weight"
     _head_rows = HEAD_ROWS
+    _keras_list_mark = "."
 
 
 class TFLlamaModel(TFLlamaPreTrainedModel):

@@ -60,6 +60,7 @@ class TFMistralPreTrainedModel(TFPreTrainedModel):
     base_model_prefix = "model"
     _input_embeddings = "model.embed_tokens.weight"
     _head_rows = HEAD_ROWS
+    _keras_list_mark = "."
 
 
 class TFMistralModel(TFMistralPreTrainedModel):
