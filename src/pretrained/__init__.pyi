@@ -195,6 +195,17 @@ from .models.distilbert.modeling_flax_distilbert_heads import (
     FlaxDistilBertForSequenceClassification,
     FlaxDistilBertForTokenClassification,
 )
+from .models.distilbert.modeling_tf_distilbert import (
+    TFDistilBertModel,
+    TFDistilBertPreTrainedModel,
+)
+from .models.distilbert.modeling_tf_distilbert_heads import (
+    TFDistilBertForMaskedLM,
+    TFDistilBertForMultipleChoice,
+    TFDistilBertForQuestionAnswering,
+    TFDistilBertForSequenceClassification,
+    TFDistilBertForTokenClassification,
+)
 from .models.gemma.configuration_gemma import (
     GemmaConfig,
 )
@@ -436,6 +447,26 @@ from .models.roberta.modeling_roberta_tasks import (
     RobertaForQuestionAnswering,
     RobertaForSequenceClassification,
     RobertaForTokenClassification,
+)
+from .models.roberta.modeling_tf_roberta import (
+    TFRobertaModel,
+)
+from .models.roberta.modeling_tf_roberta_heads import (
+    TFRobertaForCausalLM,
+    TFRobertaForMaskedLM,
+    TFRobertaForMultipleChoice,
+    TFRobertaForQuestionAnswering,
+    TFRobertaForSequenceClassification,
+    TFRobertaForTokenClassification,
+)
+from .models.roberta.modeling_tf_xlm_roberta import (
+    TFXLMRobertaForCausalLM,
+    TFXLMRobertaForMaskedLM,
+    TFXLMRobertaForMultipleChoice,
+    TFXLMRobertaForQuestionAnswering,
+    TFXLMRobertaForSequenceClassification,
+    TFXLMRobertaForTokenClassification,
+    TFXLMRobertaModel,
 )
 from .models.roberta.modeling_xlm_roberta import (
     XLMRobertaForCausalLM,
@@ -979,6 +1010,13 @@ __all__ = [
     "TFBertLMHeadModel",
     "TFBertModel",
     "TFBertPreTrainedModel",
+    "TFDistilBertForMaskedLM",
+    "TFDistilBertForMultipleChoice",
+    "TFDistilBertForQuestionAnswering",
+    "TFDistilBertForSequenceClassification",
+    "TFDistilBertForTokenClassification",
+    "TFDistilBertModel",
+    "TFDistilBertPreTrainedModel",
     "TFGPT2DoubleHeadsModel",
     "TFGPT2ForQuestionAnswering",
     "TFGPT2ForSequenceClassification",
@@ -998,6 +1036,20 @@ __all__ = [
     "TFMistralPreTrainedModel",
     "TFModelOutput",
     "TFPreTrainedModel",
+    "TFRobertaForCausalLM",
+    "TFRobertaForMaskedLM",
+    "TFRobertaForMultipleChoice",
+    "TFRobertaForQuestionAnswering",
+    "TFRobertaForSequenceClassification",
+    "TFRobertaForTokenClassification",
+    "TFRobertaModel",
+    "TFXLMRobertaForCausalLM",
+    "TFXLMRobertaForMaskedLM",
+    "TFXLMRobertaForMultipleChoice",
+    "TFXLMRobertaForQuestionAnswering",
+    "TFXLMRobertaForSequenceClassification",
+    "TFXLMRobertaForTokenClassification",
+    "TFXLMRobertaModel",
     "TemperatureLogitsWarper",
     "TensorError",
     "TextIteratorStreamer",
