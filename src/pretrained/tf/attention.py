@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeAlias
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.ops import control_flow_util  # Keras asks it the same; there is no public name
 
 from ..errors import unknown_name
@@ -166,7 +167,7 @@ def updated(past: tuple[Tensor, Tensor], key: Tensor, value: Tensor, start: Tens
 def _written(old: Tensor, new: Tensor, start: Tensor) -> Tensor:
     new = tf.cast(new, old.dtype)
     if _is_compiled():  # in place, where the old tensor is not needed any more
-        return tf.raw_ops.XlaDynamicUpdateSlice(input=old, update=new, indices=tf.stack([0, start, 0, 0]))
+        return xla.dynamic_update_slice(old, new, tf.stack([0, start, 0, 0]))
     size = shape_of(new)[1]
     whole = tf.concat((old[:, :start], new, old[:, start + size :]), 1)
     return tf.ensure_shape(whole, old.shape)

@@ -21,6 +21,7 @@ class Beside:
         self.values = dict(values)
 
 
+@tf.autograph.experimental.do_not_convert
 def bind(model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> tuple[dict[str, Any], Beside]:
     """(tensors by name, the other inputs) of a call. The first argument may be all of them, in a dict or a list.
 

@@ -158,6 +158,7 @@ def count(model: Any, only_trainable: bool = False) -> int:
     return sum(math.prod(place.shape) for place in model._structure.places)
 
 
+@tf.autograph.experimental.do_not_convert
 def call(model: Any, inputs: Mapping[str, Any], training: Any, beside: Beside | None) -> Any:
     """The output of a model's module; what a call does not say the config does."""
     module_class, config = type(model).module_class, model.config

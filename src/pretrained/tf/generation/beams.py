@@ -1,4 +1,4 @@
-"""Beam search and beam sampling in TensorFlow: torch's search (`pt/generation/beams.py`), with tensors that never change size.
+"""Beam search and beam sampling in TensorFlow: torch's search (`pt/generation/beams.py`), in tensors of fixed sizes.
 
 Of the rows of a batch each has `num_beams` running beams and as many places for finished ones. Names of axes: batch,
 beams, candidates (continuations looked at in a step), room.
@@ -25,7 +25,7 @@ class Beams(NamedTuple):
     Attributes:
         scores: `(batch, beams)` of the running ones.
         done: `(batch, beams, room)` finished sequences, and their scores `(batch, beams)`.
-        done_scores: those. is_done: `(batch, beams)`, which of the places hold one.
+        done_scores: those. is_done: `(batch, beams)`, which of the places hold one. done_lengths: columns of each.
         may_improve: `(batch,)`, whether a running beam could become better than the worst finished one.
         start: `()`, columns of the prompt. ended: `()`, whether every candidate of the last step had its end.
     """
@@ -34,6 +34,7 @@ class Beams(NamedTuple):
     done: Tensor
     done_scores: Tensor
     is_done: Tensor
+    done_lengths: Tensor
     may_improve: Tensor
     start: Tensor
     ended: Tensor
@@ -50,7 +51,9 @@ def begin_beams(plan: Any, settings: Any, state: Any) -> Any:
     is_text = tf.range(plan.room) < state.length
     ids = tf.reshape(tf.where(is_text, state.ids, fill), (*shape, plan.room))
     nothing = tf.zeros(shape, tf.bool)
-    beams = Beams(scores, ids, tf.fill(shape, WORST), nothing, tf.ones(batch, tf.bool), state.length, tf.constant(False))
+    lengths = tf.fill(shape, state.length)
+    worst, improvable = tf.fill(shape, WORST), tf.ones(batch, tf.bool)
+    beams = Beams(scores, ids, worst, nothing, lengths, improvable, state.length, tf.constant(False))
     return state._replace(ids=tf.reshape(ids, (-1, plan.room)), beams=beams)
 
 
@@ -112,6 +115,7 @@ def _with_ended(plan: Any, settings: Any, beams: Beams, length: Tensor, found: t
         done=_at(tf.concat((beams.done, texts), 1), places),
         done_scores=best,
         is_done=_at(tf.concat((beams.is_done, counts), 1), places),
+        done_lengths=_at(tf.concat((beams.done_lengths, tf.fill(scores.shape, length + 1)), 1), places),
     )
 
 
@@ -131,7 +135,8 @@ def go_on(plan: Any, settings: Any, state: Any) -> Tensor:
     return (state.length < settings.end) & tf.reduce_any(beams.may_improve) & ~is_full & ~beams.ended
 
 
-def finish_beams(plan: Any, settings: Any, state: Any) -> tuple[Tensor, Tensor]:
-    """Sequences `(batch * returned, room)` and their scores."""
+def finish_beams(plan: Any, settings: Any, state: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Sequences `(batch * returned, room)`, the columns of the longest, and their scores."""
     beams, count = state.beams, plan.num_returned
-    return tf.reshape(beams.done[:, :count], (-1, plan.room)), tf.reshape(beams.done_scores[:, :count], (-1,))
+    sequences = tf.reshape(beams.done[:, :count], (-1, plan.room))
+    return sequences, tf.reduce_max(beams.done_lengths[:, :count]), tf.reshape(beams.done_scores[:, :count], (-1,))

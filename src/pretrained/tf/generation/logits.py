@@ -75,7 +75,6 @@ class TFLogitsProcessorList(list[Any]):
         return scores
 
 
-
 def taken_apart(processors: Any) -> tuple[tuple[Any, ...], list[Tensor]]:
     """(what a program is made for, the numbers that it is given) of processors; a plain function is a part of it."""
     made_for: list[Any] = []

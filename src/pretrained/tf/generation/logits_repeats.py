@@ -1,4 +1,4 @@
-"""Logits processors of TensorFlow that look at what the text has already: repetition, n-grams, sequences with a bias."""
+"""Logits processors of TensorFlow that look at the text so far: repetition, n-grams, sequences with a bias."""
 
 from __future__ import annotations
 

@@ -196,8 +196,7 @@ class Decoder:
     def result(self, state: State, settings: Settings) -> tuple[Tensor, ...]:
         """Sequences `(rows, room)`, how many columns of them are text, and of beams their scores."""
         if self.plan.num_beams > 1:
-            sequences, scores = finish_beams(self.plan, settings, state)
-            return sequences, state.length, scores
+            return finish_beams(self.plan, settings, state)
         return state.ids, state.length
 
     def whole(self, prompt: Prompt, settings: Settings, processors: Any, key: Tensor) -> tuple[Tensor, ...]:

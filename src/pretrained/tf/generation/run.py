@@ -14,13 +14,25 @@ from ...errors import InvalidOptionError, OptionError
 from ...generation.config import GenerationConfig, GenerationMode
 from ...generation.processors import processors_for
 from ...generation.prompts import (
-    CONSTANT_INPUTS, bucket, first_token, ids_array, longest_text, mask_of, padded_right, refuse, settings_for,
+    CONSTANT_INPUTS,
+    bucket,
+    first_token,
+    ids_array,
+    longest_text,
+    mask_of,
+    padded_right,
+    refuse,
+    settings_for,
 )  # fmt: skip
 from . import logits as L
 from . import logits_repeats as R
 from .loop import Decoder, Plan, Prompt, Settings
 from .outputs import (
-    TFBeamSampleOutput, TFBeamSearchOutput, TFContrastiveSearchOutput, TFGreedySearchOutput, TFSampleOutput,
+    TFBeamSampleOutput,
+    TFBeamSearchOutput,
+    TFContrastiveSearchOutput,
+    TFGreedySearchOutput,
+    TFSampleOutput,
 )  # fmt: skip
 from .sampling import key_of
 
@@ -66,6 +78,7 @@ class Start(NamedTuple):
     encoder_ids: Any
 
 
+@tf.autograph.experimental.do_not_convert  # what depends on tensors here says so itself
 def generate(
     model: Any,
     inputs: Any,
