@@ -660,6 +660,9 @@ from .report import (
     LoadReport,
     SaveReport,
 )
+from .tf.callbacks import (
+    PushToHubCallback,
+)
 from .tf.generation.logits import (
     TFForcedBOSTokenLogitsProcessor,
     TFForcedEOSTokenLogitsProcessor,
@@ -954,6 +957,7 @@ __all__ = [
     "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "PretrainedError",
+    "PushToHubCallback",
     "QuantizedCache",
     "QuantizedKVCache",
     "Qwen2Config",

@@ -29,7 +29,7 @@ def bind(model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> tupl
         OptionError: an input that the module does not take; names the nearest. TypeError: too many inputs.
     """
     given = dict(keywords)
-    beside = given.pop("beside", None)
+    beside, return_dict = given.pop("beside", None), given.pop("return_dict", None)
     if args and isinstance(args[0], Mapping) and not isinstance(args[0], tf.Tensor):
         first, args = dict(args[0]), args[1:]
         if args:
@@ -40,6 +40,8 @@ def bind(model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> tupl
     of_call = ("training", "return_dict")
     inputs = call_inputs.bind(type(model).module_class, args, given, of_call, "call")
     tensors, others = {}, {} if beside is None else dict(beside.values)
+    if return_dict is not None:
+        others["return_dict"] = return_dict
     for name, value in inputs.items():
         if isinstance(value, (np.ndarray, np.generic)):
             value = tf.convert_to_tensor(value)
