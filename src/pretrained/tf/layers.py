@@ -59,6 +59,12 @@ class Module(keras.layers.Layer):
         """What `call` gives."""
         return self.call(*args, **kwargs)
 
+    def save_own_variables(self, store: Any) -> None:
+        """Nothing: in Keras's own files the model has its variables, under torch's names."""
+
+    def load_own_variables(self, store: Any) -> None:
+        """Nothing, as for saving."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -78,7 +84,8 @@ def parameter(shape: Shape, init: Init, kind: Kind = RAW, dtype: str = "float32"
 
 def value(variable: Any, dtype: Any = None) -> Tensor:
     """A parameter as a tensor, in `dtype` if one is given."""
-    return tf.cast(variable.value, variable.dtype if dtype is None else dtype)
+    tensor = tf.convert_to_tensor(variable.value)
+    return tensor if dtype is None else tf.cast(tensor, dtype)
 
 
 def shape_of(x: Tensor) -> list[Any]:

@@ -15,14 +15,15 @@ from ..call_inputs import as_tuple, takes
 from ..errors import InvalidOptionError, MissingFrameworkError, unknown_argument
 from ..module_config import ModuleConfig
 from ..options import LOAD_KEYWORDS
+from ..tying import ties_of
 from .calls import Beside
 from .init import draw
 from .layers import Module
 from .structure import Place, Structure
 
 __all__ = [
-    "call", "check_arguments", "count", "describe", "drawn", "dtype_of", "fill_anew", "initialise", "require_keras",
-    "take",
+    "assign", "call", "check_arguments", "count", "describe", "drawn", "dtype_of", "fill_anew", "initialise",
+    "layer_of", "output_layer", "output_name", "require_keras", "restore_variables", "store_variables", "take",
 ]  # fmt: skip
 
 
@@ -77,6 +78,59 @@ def fill_anew(model: Any, values: Mapping[str, Any] | None = None) -> None:
     structure = describe(model)
     structure.fill({place.name: (values or {}).get(place.name, kept.get(place.name)) for place in structure.places})
     take(model, structure)
+
+
+def layer_of(model: Any, name: str | None) -> Any:
+    """The layer that has the parameter `name`, or None."""
+    place = model.structure.by_name.get(name or "")
+    return None if place is None else place.owner
+
+
+def output_name(model: Any) -> str | None:
+    """Name of the parameter that is the table of the token head: its own, or the one that it is tied to."""
+    name = type(model)._output_embeddings
+    return ties_of(model).get(name, name) if name else None
+
+
+def output_layer(model: Any) -> Any:
+    """The layer that has the table of the token head, or None."""
+    return layer_of(model, output_name(model))
+
+
+def assign(model: Any, name: str | None, values: Any) -> None:
+    """Gives a parameter the values of a tensor, a variable or a layer with a `weight`.
+
+    Raises:
+        ValueError: another shape. NotImplementedError: there is no such parameter.
+    """
+    place = model.structure.by_name.get(name or "")
+    if place is None:
+        raise NotImplementedError(f"{type(model).__name__} has no parameter {name!r}")
+    if isinstance(values, keras.layers.Layer):
+        values = values.weight if isinstance(values, Module) else values.weights[0]
+    given = tf.convert_to_tensor(values)
+    if tuple(given.shape) != place.shape:
+        raise ValueError(f"{place.name} is {place.shape}, found {tuple(given.shape)}; resize_token_embeddings first")
+    place.variable.assign(tf.cast(given, place.variable.dtype))
+
+
+def store_variables(model: Any, store: Any) -> None:
+    """Puts a model's variables into the store of one of Keras's files."""
+    for name, variable in model.structure.variables.items():
+        store[name] = variable.numpy()
+
+
+def restore_variables(model: Any, store: Any) -> None:
+    """Takes a model's variables from such a store.
+
+    Raises:
+        ValueError: some are not there, or of another shape.
+    """
+    names = list(model.structure.by_name)
+    if missing := [name for name in names if name not in store.keys()]:  # noqa: SIM118 - a store is no mapping
+        raise ValueError(f"the file lacks {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}")
+    for name in names:
+        assign(model, name, store[name])
 
 
 def drawn(model: Any, place: Place, dtype: Any = None) -> tf.Tensor:

@@ -12,6 +12,9 @@ A subclass declares; nothing is probed for. The hooks:
     _rules                     renames and layout changes between file and model
     _input_embeddings / _output_embeddings / _output_bias    names of these parameters, for resizing
     _head_rows                 {pattern of a name: in how many blocks its rows are heads, or "groups"}, for pruning
+    _keras_names               {pattern of a name: what stands for it in names of Keras 2's files}
+    _keras_main_layer          what these files call the layer of the base model; None: base_model_prefix, "": nothing
+    _keras_list_mark           what stands there between a list's name and the number of an element
 """
 
 from __future__ import annotations
@@ -34,15 +37,17 @@ from ..hub.upload import Upload
 from ..own_code import check_auto_class
 from ..saving_texts import split_push
 from . import calls, live, loading, saving
+from .embeddings import TFEmbeddingsMixin
 from .layers import Module
 from .structure import Structure
+from .training import TFTrainingMixin
 
 __all__ = ["TFPreTrainedModel"]
 
 Model = TypeVar("Model", bound="TFPreTrainedModel")
 
 
-class TFPreTrainedModel(keras.Model, PushToHubMixin):
+class TFPreTrainedModel(TFTrainingMixin, TFEmbeddingsMixin, PushToHubMixin):
     """Base of all TensorFlow models: a Keras model that comes from a checkpoint and goes to one.
 
     The parts of its module, such as `bert` and `classifier`, are attributes of the model too.
@@ -76,6 +81,14 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
     _output_embeddings: ClassVar[str | None] = None
     _output_bias: ClassVar[str | None] = None
     _head_rows: ClassVar[Mapping[str, Any]] = {}
+    _keras_names: ClassVar[Mapping[str, str]] = {}
+    _keras_main_layer: ClassVar[str | None] = None
+    _keras_list_mark: ClassVar[str] = "_._"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Keras's files name the class of a model; this is how it is found again.
+        keras.saving.register_keras_serializable(package=cls.__module__.partition(".")[0])(cls)
 
     def __init__(
         self,
@@ -166,6 +179,20 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
         """What `__call__` gives; Keras calls this with tensors by name."""
         return live.call(self, inputs, training, beside)
 
+    # Keras's own files
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes such a model of, for Keras's own files."""
+        return {"config": self.config.to_dict(), "arguments": dict(self._arguments), "name": self.name}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Puts the variables into one of Keras's own files, under torch's names."""
+        live.store_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes the variables from one of Keras's own files."""
+        live.restore_variables(self, store)
+
     # Load and save
 
     @classmethod
@@ -201,7 +228,10 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
 
     @classmethod
     def from_config(cls: type[Model], config: Any, **kwargs: Any) -> Model:
-        """A model with freshly initialised parameters; the config is copied."""
+        """A model with freshly initialised parameters; the config, which is copied, or what `get_config` gave."""
+        if isinstance(config, Mapping):
+            found = cls._choose(None)[0].from_dict(config["config"])
+            return cls(found, name=config.get("name"), **config.get("arguments", {}), **kwargs)
         return cls(copy.deepcopy(config), **kwargs)
 
     _from_config = from_config
