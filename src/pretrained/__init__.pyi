@@ -457,6 +457,14 @@ from .models.vit.modeling_flax_vit import (
     FlaxViTModel,
     FlaxViTPreTrainedModel,
 )
+from .models.vit.modeling_tf_vit import (
+    TFViTModel,
+    TFViTPreTrainedModel,
+)
+from .models.vit.modeling_tf_vit_heads import (
+    TFViTForImageClassification,
+    TFViTForMaskedImageModeling,
+)
 from .models.vit.modeling_vit import (
     ViTModel,
     ViTPreTrainedModel,
@@ -956,6 +964,10 @@ __all__ = [
     "TFBertPreTrainedModel",
     "TFModelOutput",
     "TFPreTrainedModel",
+    "TFViTForImageClassification",
+    "TFViTForMaskedImageModeling",
+    "TFViTModel",
+    "TFViTPreTrainedModel",
     "TemperatureLogitsWarper",
     "TensorError",
     "TextIteratorStreamer",
