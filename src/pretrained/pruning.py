@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ConfigError, InvalidOptionError, PretrainedError
 
-__all__ = ["checked_table", "joined_tables"]
+__all__ = ["Kept", "checked_table", "joined_tables", "kept_heads", "kept_rows"]
 
 
 def checked_table(
@@ -49,3 +49,27 @@ def joined_tables(first: Mapping[int, Iterable[int]], second: Mapping[int, Itera
     """The heads of both, by layer."""
     layers = sorted({*first, *second})
     return {layer: sorted({*first.get(layer, ()), *second.get(layer, ())}) for layer in layers}
+
+
+class Kept(NamedTuple):
+    """The heads of a layer: how many there were, and the places among them of those that stay."""
+
+    before: int
+    places: list[int]
+
+    def groups(self, size: int) -> Kept:
+        """The same of the groups of `size` heads that share keys and values; whole groups go."""
+        return Kept(self.before // size, sorted({place // size for place in self.places}))
+
+
+def kept_heads(num_heads: int, before: Iterable[int], gone: Iterable[int]) -> Kept:
+    """The heads of a layer of `num_heads` at first that stay when those of `before` are gone and those of `gone` go."""
+    there = [head for head in range(num_heads) if head not in set(before)]
+    return Kept(len(there), [index for index, head in enumerate(there) if head not in set(gone)])
+
+
+def kept_rows(size: int, heads: Kept, num_blocks: int) -> list[int]:
+    """Which of `size` rows stay: those of the heads that stay, in each of the blocks that the rows are."""
+    block = size // num_blocks
+    row = block // heads.before
+    return [start + place * row + i for start in range(0, size, block) for place in heads.places for i in range(row)]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
 from ..errors import ConfigError, InvalidOptionError
-from ..pruning import checked_table, joined_tables
+from ..pruning import Kept, checked_table, joined_tables, kept_heads, kept_rows
 from . import live
 from .sharding import placed, shardings_of
 from .structure import Place, flatten, nest
@@ -46,7 +46,7 @@ def prune(model: Any, heads_to_prune: Mapping[int, Iterable[int]], params: Any =
         live.rebuild(model)
         raise NotImplementedError(f"{type(model).__name__} cannot prune heads: its module has no pruned_heads")
     kept = {
-        layer: _kept(config.num_attention_heads, (before or {}).get(layer, ()), gone) for layer, gone in table.items()
+        layer: kept_heads(config.num_attention_heads, (before or {}).get(layer, ()), gone) for layer, gone in table.items()
     }
     shardings, found = shardings_of(model), {}
     for place in places:
@@ -58,23 +58,7 @@ def prune(model: Any, heads_to_prune: Mapping[int, Iterable[int]], params: Any =
     return live.replace(model, nest(found), given=params is not None)
 
 
-class _Kept(NamedTuple):
-    """The heads of a layer: how many there were, and the places among them of those that stay."""
-
-    before: int
-    places: list[int]
-
-    def groups(self, size: int) -> _Kept:
-        """The same of the groups of `size` heads that share keys and values; whole groups go."""
-        return _Kept(self.before // size, sorted({place // size for place in self.places}))
-
-
-def _kept(num_heads: int, before: Iterable[int], gone: Iterable[int]) -> _Kept:
-    there = [head for head in range(num_heads) if head not in set(before)]
-    return _Kept(len(there), [index for index, head in enumerate(there) if head not in set(gone)])
-
-
-def _without(model: Any, array: Any, *, old: Place, new: Place, kept: Mapping[int, _Kept]) -> Any:
+def _without(model: Any, array: Any, *, old: Place, new: Place, kept: Mapping[int, Kept]) -> Any:
     """The array of one parameter without the rows of the heads that go."""
     config = model.config
     for axis, (size, wanted) in enumerate(zip(old.shape, new.shape, strict=True)):
@@ -85,12 +69,5 @@ def _without(model: Any, array: Any, *, old: Place, new: Place, kept: Mapping[in
         sort = next((sort for pattern, sort in type(model)._head_rows.items() if re.search(pattern, old.name)), 1)
         if sort == "groups":
             heads, sort = heads.groups(config.num_attention_heads // config.num_key_value_heads), 1
-        array = jnp.take(array, jnp.asarray(_rows(size, heads, sort), jnp.int32), axis=axis)
+        array = jnp.take(array, jnp.asarray(kept_rows(size, heads, sort), jnp.int32), axis=axis)
     return array
-
-
-def _rows(size: int, heads: _Kept, num_blocks: int) -> list[int]:
-    """Which of `size` rows stay: those of the heads that stay, in each of the blocks that the rows are."""
-    block = size // num_blocks
-    row = block // heads.before
-    return [start + place * row + i for start in range(0, size, block) for place in heads.places for i in range(row)]

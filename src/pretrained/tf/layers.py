@@ -78,7 +78,8 @@ def parameter(shape: Shape, init: Init, kind: Kind = RAW, dtype: str = "float32"
 
 def value(variable: Any, dtype: Any = None) -> Tensor:
     """A parameter as a tensor, in `dtype` if one is given."""
-    return tf.cast(variable.value, variable.dtype if dtype is None else dtype)
+    tensor = tf.convert_to_tensor(variable.value)
+    return tensor if dtype is None else tf.cast(tensor, dtype)
 
 
 def shape_of(x: Tensor) -> list[Any]:

@@ -15,14 +15,15 @@ from ..call_inputs import as_tuple, takes
 from ..errors import InvalidOptionError, MissingFrameworkError, unknown_argument
 from ..module_config import ModuleConfig
 from ..options import LOAD_KEYWORDS
+from ..tying import ties_of
 from .calls import Beside
 from .init import draw
 from .layers import Module
 from .structure import Place, Structure
 
 __all__ = [
-    "call", "check_arguments", "count", "describe", "drawn", "dtype_of", "fill_anew", "initialise", "require_keras",
-    "take",
+    "assign", "call", "check_arguments", "count", "describe", "drawn", "dtype_of", "fill_anew", "initialise", "layer_of",
+    "output_layer", "output_name", "require_keras", "take",
 ]  # fmt: skip
 
 
@@ -77,6 +78,40 @@ def fill_anew(model: Any, values: Mapping[str, Any] | None = None) -> None:
     structure = describe(model)
     structure.fill({place.name: (values or {}).get(place.name, kept.get(place.name)) for place in structure.places})
     take(model, structure)
+
+
+def layer_of(model: Any, name: str | None) -> Any:
+    """The layer that has the parameter `name`, or None."""
+    place = model.structure.by_name.get(name or "")
+    return None if place is None else place.owner
+
+
+def output_name(model: Any) -> str | None:
+    """Name of the parameter that is the table of the token head: its own, or the one that it is tied to."""
+    name = type(model)._output_embeddings
+    return ties_of(model).get(name, name) if name else None
+
+
+def output_layer(model: Any) -> Any:
+    """The layer that has the table of the token head, or None."""
+    return layer_of(model, output_name(model))
+
+
+def assign(model: Any, name: str | None, values: Any) -> None:
+    """Gives a parameter the values of a tensor, a variable or a layer with a `weight`.
+
+    Raises:
+        ValueError: another shape. NotImplementedError: there is no such parameter.
+    """
+    place = model.structure.by_name.get(name or "")
+    if place is None:
+        raise NotImplementedError(f"{type(model).__name__} has no parameter {name!r}")
+    if isinstance(values, keras.layers.Layer):
+        values = values.weight if isinstance(values, Module) else values.weights[0]
+    given = tf.convert_to_tensor(values)
+    if tuple(given.shape) != place.shape:
+        raise ValueError(f"{place.name} is {place.shape}, found {tuple(given.shape)}; resize_token_embeddings first")
+    place.variable.assign(tf.cast(given, place.variable.dtype))
 
 
 def drawn(model: Any, place: Place, dtype: Any = None) -> tf.Tensor:

@@ -12,12 +12,15 @@ A subclass declares; nothing is probed for. The hooks:
     _rules                     renames and layout changes between file and model
     _input_embeddings / _output_embeddings / _output_bias    names of these parameters, for resizing
     _head_rows                 {pattern of a name: in how many blocks its rows are heads, or "groups"}, for pruning
+    _keras_names               {pattern of a name: what stands for it in names of Keras 2's files}
+    _keras_main_layer          what these files call the layer of the base model; None: base_model_prefix, "": nothing
+    _keras_list_mark           what stands there between a list's name and the number of an element
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import keras
@@ -33,7 +36,7 @@ from ..hub.push import PushToHubMixin
 from ..hub.upload import Upload
 from ..own_code import check_auto_class
 from ..saving_texts import split_push
-from . import calls, live, loading, saving
+from . import calls, heads, live, loading, masks, resizing, saving
 from .layers import Module
 from .structure import Structure
 
@@ -76,6 +79,9 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
     _output_embeddings: ClassVar[str | None] = None
     _output_bias: ClassVar[str | None] = None
     _head_rows: ClassVar[Mapping[str, Any]] = {}
+    _keras_names: ClassVar[Mapping[str, str]] = {}
+    _keras_main_layer: ClassVar[str | None] = None
+    _keras_list_mark: ClassVar[str] = "_._"
 
     def __init__(
         self,
@@ -244,6 +250,81 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
 
     def _card_facts(self) -> CardFacts:
         return saving.card_facts(self)
+
+    # Parts
+
+    def get_input_embeddings(self) -> Any:
+        """The layer that has the table of tokens, or None."""
+        return live.layer_of(self, self._input_embeddings)
+
+    def set_input_embeddings(self, value: Any) -> None:
+        """Gives the table of tokens the values of a tensor, a variable or a layer with a `weight`, of the same shape.
+
+        Raises:
+            ValueError: another shape. NotImplementedError: the model has no tokens.
+        """
+        live.assign(self, self._input_embeddings, value)
+
+    def get_output_embeddings(self) -> Any:
+        """The layer that has the table of the head, which may be that of the input; None without one."""
+        return live.output_layer(self)
+
+    def set_output_embeddings(self, value: Any) -> None:
+        """Gives the head's table values, as `set_input_embeddings` does; a table that is tied is that of the input."""
+        live.assign(self, live.output_name(self), value)
+
+    def get_bias(self) -> dict[str, Any] | None:
+        """Name → variable of the bias of the token head, or None."""
+        place = self.structure.by_name.get(self._output_bias or "")
+        return None if place is None else {place.name: place.variable}
+
+    def set_bias(self, value: Mapping[str, Any]) -> None:
+        """Gives biases values, by the names of `get_bias`.
+
+        Raises:
+            ValueError: another shape. NotImplementedError: there is no such bias.
+        """
+        for name, bias in value.items():
+            live.assign(self, name, bias)
+
+    def get_lm_head(self) -> Any:
+        """The layer that makes token logits, or None."""
+        return live.layer_of(self, self._output_bias) or live.output_layer(self)
+
+    get_output_layer_with_bias = get_lm_head
+
+    def get_prefix_bias_name(self) -> str | None:
+        """Name of the bias of the token head, or None."""
+        return self._output_bias if self.get_bias() else None
+
+    def get_head_mask(self, head_mask: Any, num_hidden_layers: int) -> list[Any]:
+        """One mask for each layer, `(1, heads, 1, 1)` or None, of `(heads,)` or `(layers, heads)`."""
+        return list(masks.split_head_mask(head_mask, num_hidden_layers))
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> Any:
+        """Another number of tokens, at the end; the head and the config follow. Returns the layer of the table.
+
+        A model that was compiled has to be compiled again: its optimizer knows the old variables.
+
+        Args:
+            new_num_tokens: how many there are to be; None leaves the number, or only rounds it.
+            pad_to_multiple_of: the number is rounded up to a multiple of this.
+            mean_resizing: whether a new row is drawn near the mean of the old ones rather than as at first.
+
+        Raises:
+            InvalidOptionError: a size that is no positive integer. NotImplementedError: the model has no tokens.
+        """
+        return resizing.resize_tokens(self, new_num_tokens, pad_to_multiple_of, mean_resizing)
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Takes attention heads out for good: {layer: [heads]}, numbered as they were at first. Compile again after.
+
+        Raises:
+            InvalidOptionError: there is no such head. NotImplementedError: the class cannot be pruned.
+        """
+        heads.prune(self, heads_to_prune)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "TFAutoModel") -> None:

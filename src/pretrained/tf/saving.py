@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from .. import saving
 from .._types import PathLike
 from ..checkpoint.arrays import bytes_of
+from ..checkpoint.formats import hdf5_write
+from ..checkpoint.formats.safetensors import Outgoing
 from ..checkpoint.plan_save import Stored
 from ..checkpoint.rules import Op, apply_ops, shape_after
 from ..configuration import CONFIG_NAME
@@ -26,6 +29,7 @@ from ..push_options import PushOptions
 from ..report import SaveReport
 from ..saving import Destination
 from ..tying import ties_of
+from .keras_names import keras_name
 from .structure import Place
 
 __all__ = ["array_of", "card_facts", "options_for", "push_model", "save_arrays", "save_model"]
@@ -57,7 +61,10 @@ def save_model(
     """Writes config and parameters of a model, and pushes them with `push`; None where this process writes nothing."""
     if not options.is_main_process:
         return None
-    report = save_arrays(place, _named(model, options.form), options, _texts(model), ties_of(model))
+    if options.form == "hdf5":
+        report = _save_hdf5(model, place, options)
+    else:
+        report = save_arrays(place, _named(model), options, _texts(model), ties_of(model))
     if push is not None:
         saving.push_saved(str(place), report, options, push, card_facts(model))
     return report
@@ -87,13 +94,41 @@ def _texts(model: Any) -> dict[str, str]:
     return texts
 
 
-def _named(model: Any, form: str) -> Named:
+def _places(model: Any) -> list[Place]:
     """What is written of a model."""
-    cls = type(model)
-    ignored = [re.compile(pattern) for pattern in cls._keys_to_ignore_on_save or ()]
-    places = [place for place in model.structure.places if not any(found.search(place.name) for found in ignored)]
-    keys = saving.names_at_rest((place.name for place in places), model._loaded_names, cls._rules)
-    return {keys[p.name]: (p, saving.layout_ops(p.name, keys[p.name], cls._rules)) for p in places}
+    ignored = [re.compile(pattern) for pattern in type(model)._keys_to_ignore_on_save or ()]
+    return [place for place in model.structure.places if not any(found.search(place.name) for found in ignored)]
+
+
+def _named(model: Any) -> Named:
+    """The parameters of a model under torch's names."""
+    places, rules = _places(model), type(model)._rules
+    keys = saving.names_at_rest((place.name for place in places), model._loaded_names, rules)
+    return {keys[p.name]: (p, saving.layout_ops(p.name, keys[p.name], rules)) for p in places}
+
+
+def _save_hdf5(model: Any, directory: PathLike | Destination, options: SaveOptions) -> SaveReport:
+    """Writes what transformers' TensorFlow classes read."""
+    places = _places(model)
+    names = [keras_name(model, place) for place in places]
+    for place in places:
+        if str(place.variable.dtype) == "bfloat16":
+            raise InvalidOptionError(
+                f"{place.name} is bfloat16, which HDF5 files have no type for: save safetensors, or a model of float32",
+                key="safe_serialization",
+            )
+    named = {found.name: (p, p.kind.keras_ops(p.shape)) for found, p in zip(names, places, strict=True)}
+    layers = {found.name: found.layer for found in names}
+
+    def write(outgoing: Sequence[Outgoing], path: Path) -> None:
+        is_whole = len(outgoing) == len(named)
+        grouped: dict[str, list[tuple[str, Outgoing]]] = {}
+        for tensor in outgoing:
+            name = tensor.name if is_whole else tensor.name.partition("/")[2]
+            grouped.setdefault(layers[tensor.name] if is_whole else "", []).append((name, tensor))
+        hdf5_write.write(path, grouped, keras.__version__)
+
+    return save_arrays(directory, named, options, _texts(model), write=write)
 
 
 def array_of(place: Place) -> np.ndarray:
@@ -107,7 +142,7 @@ def save_arrays(
     options: SaveOptions,
     texts: Mapping[str, str],
     ties: Mapping[str, str] | None = None,
-    write: Callable[[list[str], Path], None] | None = None,
+    write: Callable[[Sequence[Outgoing], Path], None] | None = None,
 ) -> SaveReport:
     """Writes arrays. `ties` are names that are not written → the parameter that stands in for each.
 
@@ -127,4 +162,18 @@ def save_arrays(
         place, ops = named[key]
         return bytes_of(apply_ops(ops, array_of(place)))
 
-    return saving.save(directory, tensors, bytes_at_rest, options, secondary=tied, texts=texts, save_function=write)
+    def write_shard(names: list[str], path: Path) -> None:
+        assert write is not None
+        shard = [by_name[name] for name in names]
+        write([Outgoing(t.name, t.dtype, t.shape, lambda t=t: bytes_at_rest(t.name)) for t in shard], path)  # type: ignore[misc]
+
+    by_name = {stored.name: stored for stored in tensors}
+    return saving.save(
+        directory,
+        tensors,
+        bytes_at_rest,
+        options,
+        secondary=tied,
+        texts=texts,
+        save_function=None if write is None else write_shard,
+    )

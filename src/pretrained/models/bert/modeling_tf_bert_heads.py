@@ -38,6 +38,10 @@ __all__ = [
 Tensor: TypeAlias = tf.Tensor
 
 
+# One layer in torch's files, two in Keras's.
+_KERAS_NAMES = {r"^cls\.predictions": "mlm___cls.predictions", r"^cls\.seq_relationship": "nsp___cls.seq_relationship"}
+
+
 class TFBertTransform(Module):
     """Hidden states made ready for the comparison with the word embeddings."""
 
@@ -176,6 +180,7 @@ class _WithTokenHead(TFBertPreTrainedModel):
     _always_tied_keys = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
     _output_embeddings = "cls.predictions.decoder.weight"
     _output_bias = "cls.predictions.bias"
+    _keras_names = _KERAS_NAMES
 
 
 class TFBertForPreTraining(_WithTokenHead):
@@ -198,6 +203,8 @@ class TFBertLMHeadModel(_WithTokenHead):
 
 class TFBertForNextSentencePrediction(TFBertPreTrainedModel):
     """BERT with logits of whether one text follows another."""
+
+    _keras_names = _KERAS_NAMES
 
     module_class = TFBertForNextSentencePredictionModule
 
