@@ -448,6 +448,17 @@ from .models.t5.modeling_t5_tasks import (
     T5ForSequenceClassification,
     T5ForTokenClassification,
 )
+from .models.t5.modeling_tf_t5 import (
+    TFT5EncoderModel,
+    TFT5ForConditionalGeneration,
+    TFT5Model,
+    TFT5PreTrainedModel,
+)
+from .models.t5.modeling_tf_t5_tasks import (
+    TFT5ForQuestionAnswering,
+    TFT5ForSequenceClassification,
+    TFT5ForTokenClassification,
+)
 from .models.vit.configuration_vit import (
     ViTConfig,
 )
@@ -964,6 +975,13 @@ __all__ = [
     "TFBertPreTrainedModel",
     "TFModelOutput",
     "TFPreTrainedModel",
+    "TFT5EncoderModel",
+    "TFT5ForConditionalGeneration",
+    "TFT5ForQuestionAnswering",
+    "TFT5ForSequenceClassification",
+    "TFT5ForTokenClassification",
+    "TFT5Model",
+    "TFT5PreTrainedModel",
     "TFViTForImageClassification",
     "TFViTForMaskedImageModeling",
     "TFViTModel",
