@@ -504,6 +504,17 @@ from .models.t5.modeling_t5_tasks import (
     T5ForSequenceClassification,
     T5ForTokenClassification,
 )
+from .models.t5.modeling_tf_t5 import (
+    TFT5EncoderModel,
+    TFT5ForConditionalGeneration,
+    TFT5Model,
+    TFT5PreTrainedModel,
+)
+from .models.t5.modeling_tf_t5_tasks import (
+    TFT5ForQuestionAnswering,
+    TFT5ForSequenceClassification,
+    TFT5ForTokenClassification,
+)
 from .models.vit.configuration_vit import (
     ViTConfig,
 )
@@ -512,6 +523,14 @@ from .models.vit.modeling_flax_vit import (
     FlaxViTForMaskedImageModeling,
     FlaxViTModel,
     FlaxViTPreTrainedModel,
+)
+from .models.vit.modeling_tf_vit import (
+    TFViTModel,
+    TFViTPreTrainedModel,
+)
+from .models.vit.modeling_tf_vit_heads import (
+    TFViTForImageClassification,
+    TFViTForMaskedImageModeling,
 )
 from .models.vit.modeling_vit import (
     ViTModel,
@@ -1043,6 +1062,17 @@ __all__ = [
     "TFRobertaForSequenceClassification",
     "TFRobertaForTokenClassification",
     "TFRobertaModel",
+    "TFT5EncoderModel",
+    "TFT5ForConditionalGeneration",
+    "TFT5ForQuestionAnswering",
+    "TFT5ForSequenceClassification",
+    "TFT5ForTokenClassification",
+    "TFT5Model",
+    "TFT5PreTrainedModel",
+    "TFViTForImageClassification",
+    "TFViTForMaskedImageModeling",
+    "TFViTModel",
+    "TFViTPreTrainedModel",
     "TFXLMRobertaForCausalLM",
     "TFXLMRobertaForMaskedLM",
     "TFXLMRobertaForMultipleChoice",

@@ -99,7 +99,9 @@ def check_reference(family: str, name: str, folder: str) -> Any:
     cls, expected = find_tf(family, name), arrays_of(place / "expected.npz")
     variant = "bf16" if "variant" in folder else None
     model, report = cls.from_pretrained(place / folder, variant=variant, dtype="float32", output_loading_info=True)
-    assert not report["missing_keys"] and not report["mismatched_keys"], report.render()
+    written = json.loads((place / folder / "config.json").read_text())["architectures"]
+    is_same = written == [name]  # another class may have a pooler, say, of its own
+    assert not (is_same and report["missing_keys"]) and not report["mismatched_keys"], report.render()
     inputs = arrays_of(place / "inputs.npz")
     output = model(**{key: value for key, value in inputs.items() if not ("Encoder" in name and "decoder" in key)})
     keys = [key for key in expected if key.startswith(f"torch/{name}/")]
