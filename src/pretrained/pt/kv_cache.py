@@ -151,11 +151,13 @@ class EncoderDecoderKVCache(Cache):
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Number of decoder tokens held."""
-        return int(self.self_attention.get_seq_length(layer))
+        length: int = self.self_attention.get_seq_length(layer)
+        return length
 
     def key_length(self, num_new: int, window: int | None = None) -> int:
         """Number of keys self-attention will see after `num_new` more tokens."""
-        return int(self.self_attention.key_length(num_new, window))
+        length: int = self.self_attention.key_length(num_new, window)  # int() of it would fix an exported graph's size
+        return length
 
     def reserve(self, max_length: int) -> None:
         """Makes room for decoder tokens, as `KVCache.reserve` does."""
