@@ -49,17 +49,17 @@ def _jax(load, repeats: int = 5) -> dict:
         return model
 
     jax.device_put(1.0)
-    model, times, peak = ready(), [], 0.0
+    reset_peak()
+    before = memory()["rss"]
+    model = ready()  # the first, because what a later one takes may have been an earlier one's
+    _touch(model.params)
+    peak, times = memory()["peak"] - before, []
     for _ in range(repeats):
         result: dict = {}
         del model
-        reset_peak()
-        before = memory()["rss"]
         with timed(result):
             model = ready()
         times.append(result["seconds"])
-        _touch(model.params)
-        peak = max(peak, memory()["peak"] - before)
     return {"seconds": statistics.median(times), "peak": peak / _size(model.params)}
 
 

@@ -46,7 +46,8 @@ def prune(model: Any, heads_to_prune: Mapping[int, Iterable[int]], params: Any =
         live.rebuild(model)
         raise NotImplementedError(f"{type(model).__name__} cannot prune heads: its module has no pruned_heads")
     kept = {
-        layer: kept_heads(config.num_attention_heads, (before or {}).get(layer, ()), gone) for layer, gone in table.items()
+        layer: kept_heads(config.num_attention_heads, (before or {}).get(layer, ()), gone)
+        for layer, gone in table.items()
     }
     shardings, found = shardings_of(model), {}
     for place in places:

@@ -134,7 +134,12 @@ def checkpointed(config: ModuleConfig, block: Any, hidden_states: Tensor, **inpu
     arrays = {name: value for name, value in inputs.items() if tf.is_tensor(value) and value.dtype.is_floating}
     fixed = {name: value for name, value in inputs.items() if name not in arrays}
 
-    def again(states: Tensor, *values: Tensor) -> Any:
-        return block(states, **dict(zip(arrays, values, strict=True)), **fixed)
+    made: list[bool] = []  # which parts of the result there are: only tensors can be computed again
 
-    return tf.recompute_grad(again)(hidden_states, *arrays.values())
+    def again(states: Tensor, *values: Tensor) -> list[Tensor]:
+        found = block(states, **dict(zip(arrays, values, strict=True)), **fixed)
+        made[:] = [part is not None for part in found]
+        return [part for part in found if part is not None]
+
+    parts = iter(tf.recompute_grad(again)(hidden_states, *arrays.values()))
+    return tuple(next(parts) if there else None for there in made)

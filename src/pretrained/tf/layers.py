@@ -59,6 +59,12 @@ class Module(keras.layers.Layer):
         """What `call` gives."""
         return self.call(*args, **kwargs)
 
+    def save_own_variables(self, store: Any) -> None:
+        """Nothing: in Keras's own files the model has its variables, under torch's names."""
+
+    def load_own_variables(self, store: Any) -> None:
+        """Nothing, as for saving."""
+
 
 @dataclass(frozen=True)
 class Parameter:

@@ -22,8 +22,8 @@ from .layers import Module
 from .structure import Place, Structure
 
 __all__ = [
-    "assign", "call", "check_arguments", "count", "describe", "drawn", "dtype_of", "fill_anew", "initialise", "layer_of",
-    "output_layer", "output_name", "require_keras", "take",
+    "assign", "call", "check_arguments", "count", "describe", "drawn", "dtype_of", "fill_anew", "initialise",
+    "layer_of", "output_layer", "output_name", "require_keras", "restore_variables", "store_variables", "take",
 ]  # fmt: skip
 
 
@@ -112,6 +112,25 @@ def assign(model: Any, name: str | None, values: Any) -> None:
     if tuple(given.shape) != place.shape:
         raise ValueError(f"{place.name} is {place.shape}, found {tuple(given.shape)}; resize_token_embeddings first")
     place.variable.assign(tf.cast(given, place.variable.dtype))
+
+
+def store_variables(model: Any, store: Any) -> None:
+    """Puts a model's variables into the store of one of Keras's files."""
+    for name, variable in model.structure.variables.items():
+        store[name] = variable.numpy()
+
+
+def restore_variables(model: Any, store: Any) -> None:
+    """Takes a model's variables from such a store.
+
+    Raises:
+        ValueError: some are not there, or of another shape.
+    """
+    names = list(model.structure.by_name)
+    if missing := [name for name in names if name not in store.keys()]:  # noqa: SIM118 - a store is no mapping
+        raise ValueError(f"the file lacks {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}")
+    for name in names:
+        assign(model, name, store[name])
 
 
 def drawn(model: Any, place: Place, dtype: Any = None) -> tf.Tensor:

@@ -20,7 +20,7 @@ A subclass declares; nothing is probed for. The hooks:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import keras
@@ -36,16 +36,18 @@ from ..hub.push import PushToHubMixin
 from ..hub.upload import Upload
 from ..own_code import check_auto_class
 from ..saving_texts import split_push
-from . import calls, heads, live, loading, masks, resizing, saving
+from . import calls, live, loading, saving
+from .embeddings import TFEmbeddingsMixin
 from .layers import Module
 from .structure import Structure
+from .training import TFTrainingMixin
 
 __all__ = ["TFPreTrainedModel"]
 
 Model = TypeVar("Model", bound="TFPreTrainedModel")
 
 
-class TFPreTrainedModel(keras.Model, PushToHubMixin):
+class TFPreTrainedModel(TFTrainingMixin, TFEmbeddingsMixin, PushToHubMixin):
     """Base of all TensorFlow models: a Keras model that comes from a checkpoint and goes to one.
 
     The parts of its module, such as `bert` and `classifier`, are attributes of the model too.
@@ -82,6 +84,11 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
     _keras_names: ClassVar[Mapping[str, str]] = {}
     _keras_main_layer: ClassVar[str | None] = None
     _keras_list_mark: ClassVar[str] = "_._"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Keras's files name the class of a model; this is how it is found again.
+        keras.saving.register_keras_serializable(package=cls.__module__.partition(".")[0])(cls)
 
     def __init__(
         self,
@@ -172,6 +179,20 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
         """What `__call__` gives; Keras calls this with tensors by name."""
         return live.call(self, inputs, training, beside)
 
+    # Keras's own files
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes such a model of, for Keras's own files."""
+        return {"config": self.config.to_dict(), "arguments": dict(self._arguments), "name": self.name}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Puts the variables into one of Keras's own files, under torch's names."""
+        live.store_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes the variables from one of Keras's own files."""
+        live.restore_variables(self, store)
+
     # Load and save
 
     @classmethod
@@ -207,7 +228,10 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
 
     @classmethod
     def from_config(cls: type[Model], config: Any, **kwargs: Any) -> Model:
-        """A model with freshly initialised parameters; the config is copied."""
+        """A model with freshly initialised parameters; the config, which is copied, or what `get_config` gave."""
+        if isinstance(config, Mapping):
+            found = cls._choose(None)[0].from_dict(config["config"])
+            return cls(found, name=config.get("name"), **config.get("arguments", {}), **kwargs)
         return cls(copy.deepcopy(config), **kwargs)
 
     _from_config = from_config
@@ -250,81 +274,6 @@ class TFPreTrainedModel(keras.Model, PushToHubMixin):
 
     def _card_facts(self) -> CardFacts:
         return saving.card_facts(self)
-
-    # Parts
-
-    def get_input_embeddings(self) -> Any:
-        """The layer that has the table of tokens, or None."""
-        return live.layer_of(self, self._input_embeddings)
-
-    def set_input_embeddings(self, value: Any) -> None:
-        """Gives the table of tokens the values of a tensor, a variable or a layer with a `weight`, of the same shape.
-
-        Raises:
-            ValueError: another shape. NotImplementedError: the model has no tokens.
-        """
-        live.assign(self, self._input_embeddings, value)
-
-    def get_output_embeddings(self) -> Any:
-        """The layer that has the table of the head, which may be that of the input; None without one."""
-        return live.output_layer(self)
-
-    def set_output_embeddings(self, value: Any) -> None:
-        """Gives the head's table values, as `set_input_embeddings` does; a table that is tied is that of the input."""
-        live.assign(self, live.output_name(self), value)
-
-    def get_bias(self) -> dict[str, Any] | None:
-        """Name → variable of the bias of the token head, or None."""
-        place = self.structure.by_name.get(self._output_bias or "")
-        return None if place is None else {place.name: place.variable}
-
-    def set_bias(self, value: Mapping[str, Any]) -> None:
-        """Gives biases values, by the names of `get_bias`.
-
-        Raises:
-            ValueError: another shape. NotImplementedError: there is no such bias.
-        """
-        for name, bias in value.items():
-            live.assign(self, name, bias)
-
-    def get_lm_head(self) -> Any:
-        """The layer that makes token logits, or None."""
-        return live.layer_of(self, self._output_bias) or live.output_layer(self)
-
-    get_output_layer_with_bias = get_lm_head
-
-    def get_prefix_bias_name(self) -> str | None:
-        """Name of the bias of the token head, or None."""
-        return self._output_bias if self.get_bias() else None
-
-    def get_head_mask(self, head_mask: Any, num_hidden_layers: int) -> list[Any]:
-        """One mask for each layer, `(1, heads, 1, 1)` or None, of `(heads,)` or `(layers, heads)`."""
-        return list(masks.split_head_mask(head_mask, num_hidden_layers))
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> Any:
-        """Another number of tokens, at the end; the head and the config follow. Returns the layer of the table.
-
-        A model that was compiled has to be compiled again: its optimizer knows the old variables.
-
-        Args:
-            new_num_tokens: how many there are to be; None leaves the number, or only rounds it.
-            pad_to_multiple_of: the number is rounded up to a multiple of this.
-            mean_resizing: whether a new row is drawn near the mean of the old ones rather than as at first.
-
-        Raises:
-            InvalidOptionError: a size that is no positive integer. NotImplementedError: the model has no tokens.
-        """
-        return resizing.resize_tokens(self, new_num_tokens, pad_to_multiple_of, mean_resizing)
-
-    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
-        """Takes attention heads out for good: {layer: [heads]}, numbered as they were at first. Compile again after.
-
-        Raises:
-            InvalidOptionError: there is no such head. NotImplementedError: the class cannot be pruned.
-        """
-        heads.prune(self, heads_to_prune)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "TFAutoModel") -> None:

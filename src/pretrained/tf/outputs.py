@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import keras
+import optree
 import tensorflow as tf
 
 from ..output import Output
@@ -41,8 +42,21 @@ __all__ = [
 Arrays: TypeAlias = tuple[tf.Tensor, ...]
 
 
+def _without_names(out: Any) -> tuple[Any, ...]:
+    return tuple(out.values()), tuple(out), tuple(out)
+
+
 class TFModelOutput(Output):
     """Base of all outputs of TensorFlow models; see `Output` for how they are read. A subclass is a dataclass."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Keras takes outputs apart to join batches, and to compose models of models.
+        optree.register_pytree_node(cls, _without_names, cls._with_names, namespace="keras")
+
+    @classmethod
+    def _with_names(cls, names: Any, values: Any) -> Any:
+        return cls._of(dict(zip(names, values, strict=True)))
 
     @staticmethod
     def _is_array(value: Any) -> bool:

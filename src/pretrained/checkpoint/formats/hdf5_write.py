@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._types import PathLike
-from .hdf5 import import_h5py
+from .hdf5_tree import import_h5py
 from .safetensors_write import Outgoing
 
 __all__ = ["write"]
