@@ -16,7 +16,7 @@ from tiny import REFERENCE, TINY
 from pretrained.call_inputs import takes
 
 # Torch's name of what a class does not take, or does not give.
-NO_INPUTS = ("sampled_negative_indices", "use_cache", "num_items_in_batch")
+NO_INPUTS = ("use_cache", "num_items_in_batch")
 NO_OUTPUTS = ("past_key_values",)
 
 

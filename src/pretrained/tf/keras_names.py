@@ -22,7 +22,7 @@ class KerasName(NamedTuple):
 
 def instance_name(class_name: str) -> str:
     """What Keras calls an instance: `tf_bert_model` of `TFBertModel`, `tfgpt2lm_head_model` of `TFGPT2LMHeadModel`."""
-    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", class_name))
+    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", class_name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
