@@ -195,6 +195,17 @@ from .models.distilbert.modeling_flax_distilbert_heads import (
     FlaxDistilBertForSequenceClassification,
     FlaxDistilBertForTokenClassification,
 )
+from .models.distilbert.modeling_tf_distilbert import (
+    TFDistilBertModel,
+    TFDistilBertPreTrainedModel,
+)
+from .models.distilbert.modeling_tf_distilbert_heads import (
+    TFDistilBertForMaskedLM,
+    TFDistilBertForMultipleChoice,
+    TFDistilBertForQuestionAnswering,
+    TFDistilBertForSequenceClassification,
+    TFDistilBertForTokenClassification,
+)
 from .models.gemma.configuration_gemma import (
     GemmaConfig,
 )
@@ -257,6 +268,17 @@ from .models.gpt2.modeling_gpt2_tasks import (
     GPT2ForSequenceClassification,
     GPT2ForTokenClassification,
 )
+from .models.gpt2.modeling_tf_gpt2 import (
+    TFGPT2Model,
+    TFGPT2PreTrainedModel,
+)
+from .models.gpt2.modeling_tf_gpt2_heads import (
+    TFGPT2DoubleHeadsModel,
+    TFGPT2ForQuestionAnswering,
+    TFGPT2ForSequenceClassification,
+    TFGPT2ForTokenClassification,
+    TFGPT2LMHeadModel,
+)
 from .models.llama.configuration_llama import (
     LlamaConfig,
 )
@@ -271,6 +293,12 @@ from .models.llama.modeling_llama import (
     LlamaForSequenceClassification,
     LlamaModel,
     LlamaPreTrainedModel,
+)
+from .models.llama.modeling_tf_llama import (
+    TFLlamaForCausalLM,
+    TFLlamaForSequenceClassification,
+    TFLlamaModel,
+    TFLlamaPreTrainedModel,
 )
 from .models.mistral.configuration_mistral import (
     MistralConfig,
@@ -292,6 +320,14 @@ from .models.mistral.modeling_mistral_tasks import (
     MistralForQuestionAnswering,
     MistralForSequenceClassification,
     MistralForTokenClassification,
+)
+from .models.mistral.modeling_tf_mistral import (
+    TFMistralForCausalLM,
+    TFMistralForQuestionAnswering,
+    TFMistralForSequenceClassification,
+    TFMistralForTokenClassification,
+    TFMistralModel,
+    TFMistralPreTrainedModel,
 )
 from .models.mixtral.configuration_mixtral import (
     MixtralConfig,
@@ -411,6 +447,26 @@ from .models.roberta.modeling_roberta_tasks import (
     RobertaForQuestionAnswering,
     RobertaForSequenceClassification,
     RobertaForTokenClassification,
+)
+from .models.roberta.modeling_tf_roberta import (
+    TFRobertaModel,
+)
+from .models.roberta.modeling_tf_roberta_heads import (
+    TFRobertaForCausalLM,
+    TFRobertaForMaskedLM,
+    TFRobertaForMultipleChoice,
+    TFRobertaForQuestionAnswering,
+    TFRobertaForSequenceClassification,
+    TFRobertaForTokenClassification,
+)
+from .models.roberta.modeling_tf_xlm_roberta import (
+    TFXLMRobertaForCausalLM,
+    TFXLMRobertaForMaskedLM,
+    TFXLMRobertaForMultipleChoice,
+    TFXLMRobertaForQuestionAnswering,
+    TFXLMRobertaForSequenceClassification,
+    TFXLMRobertaForTokenClassification,
+    TFXLMRobertaModel,
 )
 from .models.roberta.modeling_xlm_roberta import (
     XLMRobertaForCausalLM,
@@ -986,8 +1042,39 @@ __all__ = [
     "TFBertLMHeadModel",
     "TFBertModel",
     "TFBertPreTrainedModel",
+    "TFDistilBertForMaskedLM",
+    "TFDistilBertForMultipleChoice",
+    "TFDistilBertForQuestionAnswering",
+    "TFDistilBertForSequenceClassification",
+    "TFDistilBertForTokenClassification",
+    "TFDistilBertModel",
+    "TFDistilBertPreTrainedModel",
+    "TFGPT2DoubleHeadsModel",
+    "TFGPT2ForQuestionAnswering",
+    "TFGPT2ForSequenceClassification",
+    "TFGPT2ForTokenClassification",
+    "TFGPT2LMHeadModel",
+    "TFGPT2Model",
+    "TFGPT2PreTrainedModel",
+    "TFLlamaForCausalLM",
+    "TFLlamaForSequenceClassification",
+    "TFLlamaModel",
+    "TFLlamaPreTrainedModel",
+    "TFMistralForCausalLM",
+    "TFMistralForQuestionAnswering",
+    "TFMistralForSequenceClassification",
+    "TFMistralForTokenClassification",
+    "TFMistralModel",
+    "TFMistralPreTrainedModel",
     "TFModelOutput",
     "TFPreTrainedModel",
+    "TFRobertaForCausalLM",
+    "TFRobertaForMaskedLM",
+    "TFRobertaForMultipleChoice",
+    "TFRobertaForQuestionAnswering",
+    "TFRobertaForSequenceClassification",
+    "TFRobertaForTokenClassification",
+    "TFRobertaModel",
     "TFT5EncoderModel",
     "TFT5ForConditionalGeneration",
     "TFT5ForQuestionAnswering",
@@ -1006,6 +1093,13 @@ __all__ = [
     "TFWav2Vec2ForXVector",
     "TFWav2Vec2Model",
     "TFWav2Vec2PreTrainedModel",
+    "TFXLMRobertaForCausalLM",
+    "TFXLMRobertaForMaskedLM",
+    "TFXLMRobertaForMultipleChoice",
+    "TFXLMRobertaForQuestionAnswering",
+    "TFXLMRobertaForSequenceClassification",
+    "TFXLMRobertaForTokenClassification",
+    "TFXLMRobertaModel",
     "TemperatureLogitsWarper",
     "TensorError",
     "TextIteratorStreamer",

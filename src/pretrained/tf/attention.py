@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeAlias
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.ops import control_flow_util  # Keras asks it the same; there is no public name
 
 from ..errors import unknown_name
 from .layers import dropout, shape_of, value, wide_dtype
@@ -165,19 +167,13 @@ def updated(past: tuple[Tensor, Tensor], key: Tensor, value: Tensor, start: Tens
 def _written(old: Tensor, new: Tensor, start: Tensor) -> Tensor:
     new = tf.cast(new, old.dtype)
     if _is_compiled():  # in place, where the old tensor is not needed any more
-        return tf.raw_ops.XlaDynamicUpdateSlice(input=old, update=new, indices=tf.stack([0, start, 0, 0]))
-    places = start + tf.range(shape_of(new)[1])
-    rows = tf.tensor_scatter_nd_update(
-        tf.transpose(old, (1, 0, 2, 3)), places[:, None], tf.transpose(new, (1, 0, 2, 3))
-    )
-    return tf.transpose(rows, (1, 0, 2, 3))
+        return xla.dynamic_update_slice(old, new, tf.stack([0, start, 0, 0]))
+    size = shape_of(new)[1]
+    whole = tf.concat((old[:, :start], new, old[:, start + size :]), 1)
+    return tf.ensure_shape(whole, old.shape)
 
 
 def _is_compiled() -> bool:
-    """Whether this is traced for XLA: it sets the attribute of the graph that is being made, or of one around it."""
-    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    while graph is not None:
-        if getattr(graph, "is_for_xla", False):
-            return True
-        graph = getattr(graph, "outer_graph", None)
-    return False
+    """Whether this is traced for XLA, which has an operation of its own for what is written in place."""
+    is_within: bool = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return not tf.executing_eagerly() and is_within

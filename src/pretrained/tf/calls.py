@@ -21,6 +21,7 @@ class Beside:
         self.values = dict(values)
 
 
+@tf.autograph.experimental.do_not_convert
 def bind(
     model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], method: str = "call"
 ) -> tuple[dict[str, Any], Beside]:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from .attention import updated
 
-__all__ = ["KVCache", "Writing", "empty_cache", "extended", "num_keys", "reordered"]
+__all__ = ["KVCache", "Writing", "empty_cache", "extended", "num_keys", "reordered", "repeated"]
 
 Tensor: TypeAlias = tf.Tensor
 Pair = tuple[Tensor, Tensor]
@@ -21,16 +21,16 @@ class KVCache(NamedTuple):
     Attributes:
         layers: keys and values of each layer, `(batch, max_length, groups, head_dim)`.
         length: `()`, how many tokens they hold.
-        cross: keys and values of an encoder's output, `(batch, encoder seq, groups, head_dim)`; None without one.
+        cross: keys and values of an encoder's output, `(batch, encoder seq, groups, head_dim)`; empty without one.
     """
 
     layers: tuple[Pair, ...]
     length: Tensor
-    cross: tuple[Pair, ...] | None = None
+    cross: tuple[Pair, ...] = ()
 
     @classmethod
     def of_shapes(
-        cls, shapes: Sequence[tuple[int, int, int, int]], dtype: Any, cross: tuple[Pair, ...] | None = None
+        cls, shapes: Sequence[tuple[int, int, int, int]], dtype: Any, cross: tuple[Pair, ...] = ()
     ) -> KVCache:
         """A cache without a token; of each layer the shape of its keys; `cross` is kept."""
         layers = tuple((tf.zeros(shape, dtype), tf.zeros(shape, dtype)) for shape in shapes)
@@ -80,7 +80,7 @@ class Writing:
 
     def crossed(self, layer: int, make: Callable[[], Pair]) -> Pair:
         """A layer's keys and values of an encoder's output: those of the cache, or what `make` gives, for the next."""
-        if self._cache.cross is not None:
+        if self._cache.cross:
             return self._cache.cross[layer]
         self._crossed[layer] = make()
         return self._crossed[layer]
@@ -107,3 +107,10 @@ def reordered(cache: KVCache, rows: Tensor) -> KVCache:
     return cache._replace(
         layers=tuple((tf.gather(keys, rows), tf.gather(values, rows)) for keys, values in cache.layers)
     )
+
+
+def repeated(tree: Any, times: int) -> Any:
+    """Every tensor with each of its rows `times` times, one after another; what has no rows stays."""
+    if times == 1:
+        return tree
+    return tf.nest.map_structure(lambda x: tf.repeat(x, times, 0) if x.shape.rank else x, tree)

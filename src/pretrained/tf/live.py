@@ -17,6 +17,7 @@ from ..module_config import ModuleConfig
 from ..options import LOAD_KEYWORDS
 from ..tying import ties_of
 from .calls import Beside
+from .generation.run import Programs
 from .init import draw
 from .layers import Module
 from .structure import Place, Structure
@@ -68,7 +69,7 @@ def take(model: Any, structure: Structure) -> None:
     """Makes a structure the model's own; Keras tracks its module from then on, and no other."""
     if model._structure is not None:
         model._tracker.untrack(model.module)
-    model._structure = structure
+    model._structure, model._programs = structure, Programs()
     model.module = structure.module
 
 
@@ -157,6 +158,7 @@ def count(model: Any, only_trainable: bool = False) -> int:
     return sum(math.prod(place.shape) for place in model._structure.places)
 
 
+@tf.autograph.experimental.do_not_convert
 def call(model: Any, inputs: Mapping[str, Any], training: Any, beside: Beside | None, method: str = "call") -> Any:
     """The output of a method of a model's module; what a call does not say the config does."""
     module_class, config = type(model).module_class, model.config

@@ -31,8 +31,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: Any = IGNORED) -
 
 
 def causal_lm(logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss of predicting token `i + 1` at `i`: `logits` `(batch, seq, vocab)`, `labels` `(batch, seq)` unshifted."""
-    return cross_entropy(logits[:, :-1], labels[:, 1:])
+    """Loss of predicting token `i + 1` at `i`: `logits` `(…, seq, vocab)`, `labels` `(…, seq)` unshifted."""
+    return cross_entropy(logits[..., :-1, :], labels[..., 1:])
 
 
 def infer_problem_type(num_labels: int, labels: Tensor) -> str:

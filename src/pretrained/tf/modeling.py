@@ -39,6 +39,7 @@ from ..own_code import check_auto_class
 from ..saving_texts import split_push
 from . import calls, live, loading, saving
 from .embeddings import TFEmbeddingsMixin
+from .generation.mixin import TFGenerationMixin
 from .layers import Module
 from .structure import Structure
 from .training import TFTrainingMixin
@@ -48,7 +49,7 @@ __all__ = ["TFPreTrainedModel"]
 Model = TypeVar("Model", bound="TFPreTrainedModel")
 
 
-class TFPreTrainedModel(TFTrainingMixin, TFEmbeddingsMixin, PushToHubMixin):
+class TFPreTrainedModel(TFGenerationMixin, TFTrainingMixin, TFEmbeddingsMixin, PushToHubMixin):
     """Base of all TensorFlow models: a Keras model that comes from a checkpoint and goes to one.
 
     The parts of its module, such as `bert` and `classifier`, are attributes of the model too.
@@ -151,11 +152,6 @@ class TFPreTrainedModel(TFTrainingMixin, TFEmbeddingsMixin, PushToHubMixin):
     def base_model(self) -> Any:
         """The module of the base model; of a class without a head the module itself."""
         return getattr(self.module, self.base_model_prefix, self.module)
-
-    @classmethod
-    def can_generate(cls) -> bool:
-        """Whether the module gives logits of the next token."""
-        return cls.module_class is not None and cls.module_class.generates
 
     def num_parameters(self, only_trainable: bool = False) -> int:
         """How many numbers the parameters are."""

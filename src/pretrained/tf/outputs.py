@@ -171,6 +171,7 @@ class TFGPT2DoubleHeadsModelOutput(TFModelOutput):
     """Logits `(batch, choices, seq, vocab)` of the next token, and `(batch, choices)` of the choices."""
 
     loss: Any = None
+    mc_loss: Any = None
     logits: Any = None
     mc_logits: Any = None
     past_key_values: Any = None

@@ -29,5 +29,18 @@ FAMILY = Family(
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_distilbert_heads:FlaxDistilBertForQuestionAnswering",
         "FlaxAutoModelForMultipleChoice": "modeling_flax_distilbert_heads:FlaxDistilBertForMultipleChoice",
     },
-    names=("modeling_distilbert:DistilBertPreTrainedModel", "modeling_flax_distilbert:FlaxDistilBertPreTrainedModel"),
+    tf={
+        "TFAutoModel": "modeling_tf_distilbert:TFDistilBertModel",
+        "TFAutoModelForPreTraining": "modeling_tf_distilbert_heads:TFDistilBertForMaskedLM",
+        "TFAutoModelForMaskedLM": "modeling_tf_distilbert_heads:TFDistilBertForMaskedLM",
+        "TFAutoModelForSequenceClassification": ("modeling_tf_distilbert_heads:TFDistilBertForSequenceClassification"),
+        "TFAutoModelForTokenClassification": "modeling_tf_distilbert_heads:TFDistilBertForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_distilbert_heads:TFDistilBertForQuestionAnswering",
+        "TFAutoModelForMultipleChoice": "modeling_tf_distilbert_heads:TFDistilBertForMultipleChoice",
+    },
+    names=(
+        "modeling_distilbert:DistilBertPreTrainedModel",
+        "modeling_flax_distilbert:FlaxDistilBertPreTrainedModel",
+        "modeling_tf_distilbert:TFDistilBertPreTrainedModel",
+    ),
 )

@@ -25,10 +25,20 @@ FAMILY = Family(
         "FlaxAutoModelForTokenClassification": "modeling_flax_gpt2_heads:FlaxGPT2ForTokenClassification",
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_gpt2_heads:FlaxGPT2ForQuestionAnswering",
     },
+    tf={
+        "TFAutoModel": "modeling_tf_gpt2:TFGPT2Model",
+        "TFAutoModelForPreTraining": "modeling_tf_gpt2_heads:TFGPT2LMHeadModel",
+        "TFAutoModelForCausalLM": "modeling_tf_gpt2_heads:TFGPT2LMHeadModel",
+        "TFAutoModelForSequenceClassification": "modeling_tf_gpt2_heads:TFGPT2ForSequenceClassification",
+        "TFAutoModelForTokenClassification": "modeling_tf_gpt2_heads:TFGPT2ForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_gpt2_heads:TFGPT2ForQuestionAnswering",
+    },
     names=(
         "modeling_gpt2:GPT2PreTrainedModel",
         "modeling_gpt2_heads:GPT2DoubleHeadsModel",
         "modeling_flax_gpt2:FlaxGPT2PreTrainedModel",
         "modeling_flax_gpt2_heads:FlaxGPT2DoubleHeadsModel",
+        "modeling_tf_gpt2:TFGPT2PreTrainedModel",
+        "modeling_tf_gpt2_heads:TFGPT2DoubleHeadsModel",
     ),
 )

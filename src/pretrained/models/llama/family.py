@@ -19,5 +19,14 @@ FAMILY = Family(
         "FlaxAutoModelForCausalLM": "modeling_flax_llama:FlaxLlamaForCausalLM",
         "FlaxAutoModelForSequenceClassification": "modeling_flax_llama:FlaxLlamaForSequenceClassification",
     },
-    names=("modeling_llama:LlamaPreTrainedModel", "modeling_flax_llama:FlaxLlamaPreTrainedModel"),
+    tf={
+        "TFAutoModel": "modeling_tf_llama:TFLlamaModel",
+        "TFAutoModelForCausalLM": "modeling_tf_llama:TFLlamaForCausalLM",
+        "TFAutoModelForSequenceClassification": "modeling_tf_llama:TFLlamaForSequenceClassification",
+    },
+    names=(
+        "modeling_llama:LlamaPreTrainedModel",
+        "modeling_flax_llama:FlaxLlamaPreTrainedModel",
+        "modeling_tf_llama:TFLlamaPreTrainedModel",
+    ),
 )

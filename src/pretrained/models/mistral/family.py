@@ -23,5 +23,16 @@ FAMILY = Family(
         "FlaxAutoModelForTokenClassification": "modeling_flax_mistral:FlaxMistralForTokenClassification",
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_mistral:FlaxMistralForQuestionAnswering",
     },
-    names=("modeling_mistral:MistralPreTrainedModel", "modeling_flax_mistral:FlaxMistralPreTrainedModel"),
+    tf={
+        "TFAutoModel": "modeling_tf_mistral:TFMistralModel",
+        "TFAutoModelForCausalLM": "modeling_tf_mistral:TFMistralForCausalLM",
+        "TFAutoModelForSequenceClassification": "modeling_tf_mistral:TFMistralForSequenceClassification",
+        "TFAutoModelForTokenClassification": "modeling_tf_mistral:TFMistralForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_mistral:TFMistralForQuestionAnswering",
+    },
+    names=(
+        "modeling_mistral:MistralPreTrainedModel",
+        "modeling_flax_mistral:FlaxMistralPreTrainedModel",
+        "modeling_tf_mistral:TFMistralPreTrainedModel",
+    ),
 )

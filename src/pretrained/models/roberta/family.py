@@ -29,6 +29,16 @@ XLM = Family(
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_xlm_roberta:FlaxXLMRobertaForQuestionAnswering",
         "FlaxAutoModelForMultipleChoice": "modeling_flax_xlm_roberta:FlaxXLMRobertaForMultipleChoice",
     },
+    tf={
+        "TFAutoModel": "modeling_tf_xlm_roberta:TFXLMRobertaModel",
+        "TFAutoModelForPreTraining": "modeling_tf_xlm_roberta:TFXLMRobertaForMaskedLM",
+        "TFAutoModelForMaskedLM": "modeling_tf_xlm_roberta:TFXLMRobertaForMaskedLM",
+        "TFAutoModelForCausalLM": "modeling_tf_xlm_roberta:TFXLMRobertaForCausalLM",
+        "TFAutoModelForSequenceClassification": "modeling_tf_xlm_roberta:TFXLMRobertaForSequenceClassification",
+        "TFAutoModelForTokenClassification": "modeling_tf_xlm_roberta:TFXLMRobertaForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_xlm_roberta:TFXLMRobertaForQuestionAnswering",
+        "TFAutoModelForMultipleChoice": "modeling_tf_xlm_roberta:TFXLMRobertaForMultipleChoice",
+    },
 )
 
 FAMILY = Family(
@@ -53,6 +63,16 @@ FAMILY = Family(
         "FlaxAutoModelForTokenClassification": "modeling_flax_roberta_heads:FlaxRobertaForTokenClassification",
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_roberta_heads:FlaxRobertaForQuestionAnswering",
         "FlaxAutoModelForMultipleChoice": "modeling_flax_roberta_heads:FlaxRobertaForMultipleChoice",
+    },
+    tf={
+        "TFAutoModel": "modeling_tf_roberta:TFRobertaModel",
+        "TFAutoModelForPreTraining": "modeling_tf_roberta_heads:TFRobertaForMaskedLM",
+        "TFAutoModelForMaskedLM": "modeling_tf_roberta_heads:TFRobertaForMaskedLM",
+        "TFAutoModelForCausalLM": "modeling_tf_roberta_heads:TFRobertaForCausalLM",
+        "TFAutoModelForSequenceClassification": "modeling_tf_roberta_heads:TFRobertaForSequenceClassification",
+        "TFAutoModelForTokenClassification": "modeling_tf_roberta_heads:TFRobertaForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_roberta_heads:TFRobertaForQuestionAnswering",
+        "TFAutoModelForMultipleChoice": "modeling_tf_roberta_heads:TFRobertaForMultipleChoice",
     },
     names=("modeling_roberta:RobertaPreTrainedModel", "modeling_flax_roberta:FlaxRobertaPreTrainedModel"),
     siblings={"xlm-roberta": XLM},
