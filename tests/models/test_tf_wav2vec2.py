@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 import torch
 from safetensors.numpy import load_file, save_file
-from tf_cases import check_case, check_reference, check_round_trip, check_same_variables, filled, find_tf
+from tf_cases import check_case, check_h5, check_reference, check_round_trip, check_same_variables, filled, find_tf
 from tiny import REFERENCE, tiny_wav2vec2
 
 import pretrained
@@ -89,6 +89,10 @@ def test_losses_of_other_configs_are_refused() -> None:
 
 
 # Loading and saving
+
+
+def test_h5_is_laid_out_as_transformers_does(tmp_path: Path) -> None:
+    check_h5("wav2vec2", "Wav2Vec2ForCTC", tmp_path)
 
 
 @pytest.mark.parametrize("name", CLASSES)
