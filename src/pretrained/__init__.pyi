@@ -556,6 +556,19 @@ from .models.wav2vec2.modeling_flax_wav2vec2_heads import (
 from .models.wav2vec2.modeling_flax_wav2vec2_pretraining import (
     FlaxWav2Vec2ForPreTraining,
 )
+from .models.wav2vec2.modeling_tf_wav2vec2 import (
+    TFWav2Vec2Model,
+    TFWav2Vec2PreTrainedModel,
+)
+from .models.wav2vec2.modeling_tf_wav2vec2_heads import (
+    TFWav2Vec2ForAudioFrameClassification,
+    TFWav2Vec2ForCTC,
+    TFWav2Vec2ForSequenceClassification,
+    TFWav2Vec2ForXVector,
+)
+from .models.wav2vec2.modeling_tf_wav2vec2_pretraining import (
+    TFWav2Vec2ForPreTraining,
+)
 from .models.wav2vec2.modeling_wav2vec2 import (
     Wav2Vec2Model,
     Wav2Vec2PreTrainedModel,
@@ -1121,6 +1134,13 @@ __all__ = [
     "TFViTForMaskedImageModeling",
     "TFViTModel",
     "TFViTPreTrainedModel",
+    "TFWav2Vec2ForAudioFrameClassification",
+    "TFWav2Vec2ForCTC",
+    "TFWav2Vec2ForPreTraining",
+    "TFWav2Vec2ForSequenceClassification",
+    "TFWav2Vec2ForXVector",
+    "TFWav2Vec2Model",
+    "TFWav2Vec2PreTrainedModel",
     "TFXLMRobertaForCausalLM",
     "TFXLMRobertaForMaskedLM",
     "TFXLMRobertaForMultipleChoice",

@@ -13,7 +13,7 @@ import tensorflow as tf
 import torch
 from drawn_weights import draw
 from safetensors.numpy import load_file, save_file
-from tf_cases import check_case, check_reference, check_round_trip, filled, find_tf
+from tf_cases import check_case, check_h5, check_reference, check_round_trip, filled, find_tf
 from tiny import REFERENCE, tiny_t5
 
 import pretrained
@@ -179,6 +179,10 @@ def test_a_text_without_its_end() -> None:
 
 
 # Loading and saving
+
+
+def test_h5_is_laid_out_as_transformers_does(tmp_path: Path) -> None:
+    check_h5("t5", "T5ForConditionalGeneration", tmp_path)
 
 
 @pytest.mark.parametrize("name", CLASSES)

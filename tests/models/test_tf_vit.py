@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from tf_cases import check_case, check_reference, check_round_trip, filled, find_tf
+from tf_cases import check_case, check_h5, check_reference, check_round_trip, filled, find_tf
 from tiny import REFERENCE, tiny_vit
 
 import pretrained
@@ -41,6 +41,10 @@ def test_every_format(folder: str) -> None:
     check_reference("vit", "ViTModel", folder)
     if folder != "torch-base-only":
         check_reference("vit", "ViTForImageClassification", folder)
+
+
+def test_h5_is_laid_out_as_transformers_does(tmp_path: Path) -> None:
+    check_h5("vit", "ViTForImageClassification", tmp_path)
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -295,6 +295,7 @@ class TFT5PreTrainedModel(TFPreTrainedModel):
     }
     _input_embeddings = "shared.weight"
     _keras_main_layer = ""
+    _keras_shared = {"shared.weight": ("encoder", "decoder")}
 
 
 class TFT5Model(TFSeq2SeqMixin, TFT5PreTrainedModel):
@@ -308,6 +309,7 @@ class TFT5EncoderModel(TFT5PreTrainedModel):
 
     module_class = TFT5EncoderModule
     _always_tied_keys = {"encoder.embed_tokens.weight": "shared.weight"}
+    _keras_shared = {"shared.weight": ("encoder",)}
     _keys_to_ignore_on_load_unexpected = [r"^(transformer\.)?decoder\."]
 
 
