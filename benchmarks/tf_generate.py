@@ -42,6 +42,9 @@ def prepare(context: Context) -> None:
             )
             cls = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             cls.from_config(config).save_pretrained(folder_of(context, name), durable=False)
+            # As Keras has it, for transformers: with the present safetensors it fails on a file of torch's.
+            keras = folder_of(context, f"{name}-h5")
+            _load(context, name).save_pretrained(keras, safe_serialization=False, durable=False)
 
 
 def _measure(call, start: int) -> dict:
@@ -62,11 +65,15 @@ def _ids():
     return np.random.default_rng(0).integers(3, 5000, (1, PROMPT)).astype("int32")
 
 
-def _ours(context: Context, name: str) -> dict:
+def _load(context: Context, name: str):
     from pretrained import TFAutoModelForCausalLM, TFAutoModelForSeq2SeqLM
 
     cls = TFAutoModelForSeq2SeqLM if name == "t5" else TFAutoModelForCausalLM
-    model = cls.from_pretrained(folder_of(context, name))
+    return cls.from_pretrained(folder_of(context, name))
+
+
+def _ours(context: Context, name: str) -> dict:
+    model = _load(context, name)
     settings = {"max_new_tokens": NEW, "eos_token_id": None, "pad_token_id": 0, "jit_compile": True}
     return _measure(lambda: model.generate(_ids(), **settings), 1 if name == "t5" else PROMPT)
 
@@ -77,7 +84,7 @@ def _theirs(context: Context, name: str) -> dict:
     from transformers import TFAutoModelForCausalLM, TFAutoModelForSeq2SeqLM
 
     cls = TFAutoModelForSeq2SeqLM if name == "t5" else TFAutoModelForCausalLM
-    model = cls.from_pretrained(folder_of(context, name))
+    model = cls.from_pretrained(folder_of(context, f"{name}-h5"))
     # It has to have an end; no token has this number.
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 10**6, 0
     call = tf.function(model.generate, jit_compile=True)
