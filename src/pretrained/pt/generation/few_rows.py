@@ -29,11 +29,8 @@ class _FewRowLinear(nn.Linear):
             row = input.reshape(-1)
             out = torch.mv(self.weight, row) if self.bias is None else torch.addmv(self.bias, self.weight, row)
         else:
-            columns = input.reshape(num_rows, -1).t()
-            if self.bias is None:
-                out = self.weight @ columns
-            else:
-                out = torch.addmm(self.bias[:, None], self.weight, columns)
+            w, columns = self.weight, input.reshape(num_rows, -1).t()
+            out = w @ columns if self.bias is None else torch.addmm(self.bias[:, None], w, columns)
             out = out.t().contiguous()
         return out.view(*input.shape[:-1], -1)
 
