@@ -179,6 +179,34 @@ _FLAX_AUTO = (
 _TF = {
     "TFPreTrainedModel": "tf.modeling",
     "TFModelOutput": "tf.outputs",
+    "TFGenerationMixin": "tf.generation.mixin",
+    **dict.fromkeys(
+        (
+            *("TFBeamSampleOutput", "TFBeamSearchOutput", "TFContrastiveSearchOutput", "TFGreedySearchOutput"),
+            "TFSampleOutput",
+        ),
+        "tf.generation.outputs",
+    ),
+    **dict.fromkeys(
+        (
+            "TFForceTokensLogitsProcessor",
+            "TFForcedBOSTokenLogitsProcessor",
+            "TFForcedEOSTokenLogitsProcessor",
+            "TFLogitsProcessor",
+            "TFLogitsProcessorList",
+            "TFLogitsWarper",
+            "TFMinLengthLogitsProcessor",
+            "TFSuppressTokensAtBeginLogitsProcessor",
+            "TFSuppressTokensLogitsProcessor",
+            "TFTemperatureLogitsWarper",
+            "TFTopKLogitsWarper",
+            "TFTopPLogitsWarper",
+        ),
+        "tf.generation.logits",
+    ),
+    **dict.fromkeys(
+        ("TFNoRepeatNGramLogitsProcessor", "TFRepetitionPenaltyLogitsProcessor"), "tf.generation.logits_repeats"
+    ),
 }
 _TF_AUTO = (
     "TFAutoModel",

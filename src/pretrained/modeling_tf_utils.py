@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .tf.generation.mixin import TFGenerationMixin
 from .tf.modeling import TFPreTrainedModel
 
-__all__ = ["TFPreTrainedModel"]
+__all__ = ["TFGenerationMixin", "TFPreTrainedModel"]

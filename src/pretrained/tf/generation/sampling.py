@@ -27,6 +27,7 @@ def split(key: Tensor) -> tuple[Tensor, Tensor]:
 
 def gumbel(key: Tensor, shape: Any) -> Tensor:
     """Gumbel noise: the largest of log-probabilities with it is a draw from them."""
-    tiny = 1.1754944e-38  # the smallest float32 whose logarithm is finite without losing digits
-    uniform = tf.random.stateless_uniform(shape, key, tiny, 1.0, alg="philox")
+    # XLA turns random bits into floating numbers in a way of its own; the bits are the same.
+    bits = tf.bitcast(tf.random.stateless_uniform(shape, key, None, None, tf.int32, alg="philox"), tf.uint32)
+    uniform = (tf.cast(tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32)), tf.float32) + 0.5) * 2.0**-23
     return -tf.math.log(-tf.math.log(uniform))
