@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from tf_cases import check_case, check_h5, check_reference, check_round_trip, filled, find_tf
+from tf_cases import check_case, check_checkpointing, check_h5, check_reference, check_round_trip, filled, find_tf
 from tiny import REFERENCE, tiny_vit
 
 import pretrained
@@ -18,6 +19,7 @@ from pretrained.errors import ConfigError
 from pretrained.models.vit.family import FAMILY
 from pretrained.models.vit.modeling_tf_vit import TFViTModel
 from pretrained.models.vit.modeling_tf_vit_heads import TFViTForImageClassification, TFViTForMaskedImageModeling
+from pretrained.models.vit.modeling_vit_heads import ViTForImageClassification
 from pretrained.tf.resampling import bicubic
 
 CASES = sorted(json.loads((REFERENCE / "vit_heads/cases.json").read_text())["cases"])
@@ -130,6 +132,41 @@ def test_initial_weights() -> None:
     assert not np.any(still["embeddings.cls_token"])
 
 
+def test_pruning_is_torchs(tmp_path: Path) -> None:
+    model = filled(TFViTForImageClassification, tiny_vit(num_labels=3))
+    model.save_pretrained(tmp_path, durable=False)
+    other = ViTForImageClassification.from_pretrained(tmp_path, attn_implementation="eager")
+    other.prune_heads({0: [1, 2], 1: [0]})
+    model.prune_heads({0: [1, 2], 1: [0]})
+    assert model.vit.encoder.layer[0].attention.output.dense.weight.shape == (24, 12)
+    with torch.no_grad():
+        wanted = other(torch.from_numpy(images())).logits
+    np.testing.assert_allclose(model(images()).logits, wanted.numpy(), atol=2e-5)
+    with pytest.raises(NotImplementedError, match="has no table of tokens"):
+        model.resize_token_embeddings(5)
+
+
+def test_mixed_precision() -> None:
+    model = filled(TFViTForImageClassification, tiny_vit(num_labels=3))
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        found = filled(TFViTForImageClassification, tiny_vit(num_labels=3))(images()).logits
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(found, tf.float32), model(images()).logits, atol=0.2)
+
+
+def test_fit_and_predict() -> None:
+    model = filled(TFViTForImageClassification, tiny_vit(num_labels=3, num_hidden_layers=1))
+    model.compile(keras.optimizers.SGD(0.05))
+    labels = np.array([1, 2, 0, 1])
+    data = {"pixel_values": images(batch=4), "labels": labels}
+    losses = model.fit(data, epochs=6, batch_size=2, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert model.predict(images(batch=4), batch_size=2, verbose=0)["logits"].shape == (4, 3)
+
+
 def test_no_labels() -> None:
     model = filled(TFViTForImageClassification, tiny_vit(id2label={}))
     assert model(images()).logits.shape == (2, 24)
@@ -137,10 +174,7 @@ def test_no_labels() -> None:
 
 def test_training() -> None:
     rates = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "num_hidden_layers": 1}
-    model = filled(TFViTForImageClassification, tiny_vit(num_labels=3, **rates))
-    labels = np.array([1, 2])
-    with tf.GradientTape() as tape:
-        loss = model(images(), labels=labels, training=True).loss
-    grads = tape.gradient(loss, model.trainable_variables)
-    assert abs(float(loss - model(images(), labels=labels).loss)) > 1e-3
-    assert len(grads) == len(model.structure.places) and not any(grad is None for grad in grads)
+    config = tiny_vit(num_labels=3, **rates)
+    models = (filled(TFViTForImageClassification, config, gradient_checkpointing=again) for again in (False, True))
+    grads = check_checkpointing(*models, pixel_values=images(), labels=np.array([1, 2]))
+    assert all(np.any(grad) for grad in grads)

@@ -6,12 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
 from safetensors.numpy import load_file, save_file
-from tf_cases import check_case, check_h5, check_reference, check_round_trip, check_same_variables, filled, find_tf
+from tf_cases import (
+    check_case,
+    check_checkpointing,
+    check_h5,
+    check_reference,
+    check_round_trip,
+    check_same_variables,
+    filled,
+    find_tf,
+)
 from tiny import REFERENCE, tiny_wav2vec2
 
 import pretrained
@@ -275,3 +285,23 @@ def test_codes_are_drawn_in_training() -> None:
     # Codes are chosen one at a time, and the shares that they are drawn by have a gradient.
     grads = tape.gradient(drawn.loss, [model.quantizer.weight_proj.weight.value, model.quantizer.codevectors.value])
     assert all(np.isfinite(grad).all() and np.any(grad) for grad in grads)
+
+
+def test_training() -> None:
+    config = tiny_wav2vec2(num_hidden_layers=1, layerdrop=0.0, hidden_dropout=0.3, mask_time_prob=0.0)
+    models = (filled(TFWav2Vec2ForCTC, config, gradient_checkpointing=again) for again in (False, True))
+    grads = check_checkpointing(*models, input_values=sound(), labels=np.array([[3, 4, 4], [5, -100, -100]]))
+    assert all(np.isfinite(grad).all() for grad in grads)
+
+
+def test_mixed_precision() -> None:
+    # TensorFlow 2.21's wide convolutions of fewer than 16 channels are wrong in bfloat16 on a CPU with AMX (oneDNN).
+    values, config = sound(), tiny_wav2vec2(num_hidden_layers=1, num_conv_pos_embedding_groups=1)
+    wanted = filled(TFWav2Vec2ForXVector, config)(values, np.ones((2, 200), int)).embeddings
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        found = filled(TFWav2Vec2ForXVector, config)(values, np.ones((2, 200), int)).embeddings
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(found, tf.float32), wanted, atol=0.05)

@@ -146,6 +146,21 @@ def _variables_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def check_checkpointing(model: Any, again: Any, **inputs: Any) -> list[Any]:
+    """Both models, the second of which computes layers again in the backward pass, give the same gradients, one for
+    each parameter; returns them."""
+    found = []
+    for one in (model, again):
+        with tf.GradientTape() as tape:
+            loss = one(**inputs, training=True).loss
+        found.append([tf.convert_to_tensor(grad) for grad in tape.gradient(loss, one.trainable_variables)])
+        assert abs(float(loss - one(**inputs).loss)) > 1e-4  # something was dropped
+    for plain, other in zip(*found, strict=True):
+        np.testing.assert_allclose(plain, other, atol=1e-4)
+    assert len(found[0]) == len(model.structure.places)
+    return found[0]
+
+
 def check_round_trip(cls: Any, model_type: str, folder: Path, safe: bool, **changes: Any) -> Any:
     """Saves a model and loads it again: the same names, the same bits, the same config."""
     model = filled(cls, TINY[model_type](**changes))

@@ -11,7 +11,7 @@ from ...module_config import ModuleConfig
 from ...tf import losses
 from ...tf.headed import asked
 from ...tf.kinds import Constant, Normal
-from ...tf.layers import Linear, Module, convolve, dropout, folded, parameter, shape_of, value
+from ...tf.layers import Linear, Module, convolve, dropout, folded, parameter, shape_of, value, wide_dtype
 from ...tf.outputs import (
     TFCausalLMOutput,
     TFSequenceClassifierOutput,
@@ -125,7 +125,7 @@ class TFWav2Vec2ForSequenceClassificationModule(_Mixing):
         else:
             mask = frame_mask(self.config, shape_of(states)[1], attention_mask)[..., None]
             total = tf.reduce_sum(tf.where(mask, states, tf.zeros_like(states)), 1)
-            pooled = total / tf.reduce_sum(tf.cast(mask, states.dtype), 1)
+            pooled = total / tf.cast(tf.reduce_sum(tf.cast(mask, tf.int32), 1), states.dtype)
         logits = self.classifier(pooled)
         loss = None if labels is None else losses.cross_entropy(logits, labels)
         return TFSequenceClassifierOutput(loss=loss, logits=logits, **rest)
@@ -218,6 +218,7 @@ class TFWav2Vec2ForXVectorModule(_Mixing):
 
     def _statistics(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Mean and deviation over the frames of each recording, `(batch, 2 * size)`."""
+        dtype, states = states.dtype, tf.cast(states, wide_dtype(states))
         total = shape_of(states)[1]
         counted, num = tf.ones((1, total, 1), tf.bool), tf.cast(total, states.dtype)
         if attention_mask is not None:
@@ -229,7 +230,7 @@ class TFWav2Vec2ForXVectorModule(_Mixing):
         zeros = tf.zeros_like(states)
         mean = tf.reduce_sum(tf.where(counted, states, zeros), 1) / num
         squares = tf.reduce_sum(tf.where(counted, tf.square(states - mean[:, None]), zeros), 1)
-        return tf.concat((mean, tf.sqrt(squares / (num - 1))), -1)
+        return tf.cast(tf.concat((mean, tf.sqrt(squares / (num - 1))), -1), dtype)
 
 
 class TFWav2Vec2ForCTC(TFWav2Vec2PreTrainedModel):
