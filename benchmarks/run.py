@@ -19,7 +19,7 @@ from _harness import HERE, add_options, machine, scratch_folder, verdict, versio
 ORDER = (
     "import_time", "first_load", "warm_load", "many_tensors", "mapped_memory", "cold_load", "copying_load", "cast_load",
     "moe_load", "format_loads", "gguf_load", "saving", "resize", "offload", "generate", "hub_stream",
-    "flax_load", "flax_generate", "flax_sharded",
+    "flax_load", "flax_generate", "flax_sharded", "tf_load", "tf_generate",
 )  # fmt: skip
 PEERS = (
     "torch", "transformers", "safetensors", "accelerate", "tensorizer", "runai-model-streamer", "fastsafetensors",
@@ -28,7 +28,7 @@ PEERS = (
 PAGE = HERE.parent / "docs" / "performance.md"
 REQUIREMENTS = {".venv-peers": "requirements-peers.txt", ".venv-peers-4": "requirements-peers-4.txt"}
 # What is compared with the last release of transformers that had Flax and TensorFlow classes.
-WITH_RELEASE_4 = ("flax_load", "flax_generate")
+WITH_RELEASE_4 = ("flax_load", "flax_generate", "tf_load", "tf_generate")
 
 INTRODUCTION = """\
 # Speed and memory

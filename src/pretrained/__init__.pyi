@@ -504,6 +504,17 @@ from .models.t5.modeling_t5_tasks import (
     T5ForSequenceClassification,
     T5ForTokenClassification,
 )
+from .models.t5.modeling_tf_t5 import (
+    TFT5EncoderModel,
+    TFT5ForConditionalGeneration,
+    TFT5Model,
+    TFT5PreTrainedModel,
+)
+from .models.t5.modeling_tf_t5_tasks import (
+    TFT5ForQuestionAnswering,
+    TFT5ForSequenceClassification,
+    TFT5ForTokenClassification,
+)
 from .models.vit.configuration_vit import (
     ViTConfig,
 )
@@ -512,6 +523,14 @@ from .models.vit.modeling_flax_vit import (
     FlaxViTForMaskedImageModeling,
     FlaxViTModel,
     FlaxViTPreTrainedModel,
+)
+from .models.vit.modeling_tf_vit import (
+    TFViTModel,
+    TFViTPreTrainedModel,
+)
+from .models.vit.modeling_tf_vit_heads import (
+    TFViTForImageClassification,
+    TFViTForMaskedImageModeling,
 )
 from .models.vit.modeling_vit import (
     ViTModel,
@@ -536,6 +555,19 @@ from .models.wav2vec2.modeling_flax_wav2vec2_heads import (
 )
 from .models.wav2vec2.modeling_flax_wav2vec2_pretraining import (
     FlaxWav2Vec2ForPreTraining,
+)
+from .models.wav2vec2.modeling_tf_wav2vec2 import (
+    TFWav2Vec2Model,
+    TFWav2Vec2PreTrainedModel,
+)
+from .models.wav2vec2.modeling_tf_wav2vec2_heads import (
+    TFWav2Vec2ForAudioFrameClassification,
+    TFWav2Vec2ForCTC,
+    TFWav2Vec2ForSequenceClassification,
+    TFWav2Vec2ForXVector,
+)
+from .models.wav2vec2.modeling_tf_wav2vec2_pretraining import (
+    TFWav2Vec2ForPreTraining,
 )
 from .models.wav2vec2.modeling_wav2vec2 import (
     Wav2Vec2Model,
@@ -1092,9 +1124,27 @@ __all__ = [
     "TFSampleOutput",
     "TFSuppressTokensAtBeginLogitsProcessor",
     "TFSuppressTokensLogitsProcessor",
+    "TFT5EncoderModel",
+    "TFT5ForConditionalGeneration",
+    "TFT5ForQuestionAnswering",
+    "TFT5ForSequenceClassification",
+    "TFT5ForTokenClassification",
+    "TFT5Model",
+    "TFT5PreTrainedModel",
     "TFTemperatureLogitsWarper",
     "TFTopKLogitsWarper",
     "TFTopPLogitsWarper",
+    "TFViTForImageClassification",
+    "TFViTForMaskedImageModeling",
+    "TFViTModel",
+    "TFViTPreTrainedModel",
+    "TFWav2Vec2ForAudioFrameClassification",
+    "TFWav2Vec2ForCTC",
+    "TFWav2Vec2ForPreTraining",
+    "TFWav2Vec2ForSequenceClassification",
+    "TFWav2Vec2ForXVector",
+    "TFWav2Vec2Model",
+    "TFWav2Vec2PreTrainedModel",
     "TFXLMRobertaForCausalLM",
     "TFXLMRobertaForMaskedLM",
     "TFXLMRobertaForMultipleChoice",

@@ -16,6 +16,7 @@ from tiny import REFERENCE, tiny_t5
 import pretrained
 from pretrained.errors import ConfigError, OptionError
 from pretrained.flax.kv_cache import KVCache
+from pretrained.models.t5.buckets import bucket_table
 from pretrained.models.t5.family import FAMILY
 from pretrained.models.t5.modeling_flax_t5 import (
     FlaxT5EncoderModel,
@@ -23,7 +24,6 @@ from pretrained.models.t5.modeling_flax_t5 import (
     FlaxT5Model,
     shift_tokens_right,
 )
-from pretrained.models.t5.modeling_flax_t5_layers import bucket_table
 from pretrained.models.t5.modeling_flax_t5_layers import relative_buckets as flax_buckets
 from pretrained.models.t5.modeling_flax_t5_tasks import FlaxT5ForSequenceClassification, FlaxT5ForTokenClassification
 from pretrained.models.t5.modeling_t5_heads import T5ForConditionalGeneration

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import h5py
-import numpy as np
 import pytest
-from tf_cases import check_case, check_reference, check_round_trip, find_tf
+from tf_cases import check_case, check_h5, check_reference, check_round_trip, find_tf
 from tiny import REFERENCE
 
 CASES = json.loads((REFERENCE / "gpt2_heads/cases.json").read_text())["cases"]
@@ -29,26 +26,7 @@ def test_every_format(folder: str) -> None:
 
 
 def test_h5_is_laid_out_as_transformers_does(tmp_path: Path) -> None:
-    """Variable for variable and bit for bit, in one file and in shards."""
-    cls = find_tf("gpt2", "GPT2LMHeadModel")
-    model = cls.from_pretrained(REFERENCE / "gpt2/tf-h5")
-    for folder, size in (("tf-h5", "5GB"), ("tf-h5-sharded", "9kB")):
-        model.save_pretrained(tmp_path / folder, safe_serialization=False, max_shard_size=size, durable=False)
-        found, wanted = variables_of(tmp_path / folder), variables_of(REFERENCE / "gpt2" / folder)
-        assert found.keys() == wanted.keys()
-        for name, value in wanted.items():
-            assert np.array_equal(found[name], value), name
-
-
-def variables_of(folder: Path) -> dict[str, Any]:
-    """What the HDF5 files of a folder hold, by its whole name."""
-    found: dict[str, Any] = {}
-    for path in folder.glob("*.h5"):
-        with h5py.File(path) as file:
-            file.visititems(
-                lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-            )
-    return found
+    check_h5("gpt2", "GPT2LMHeadModel", tmp_path)
 
 
 @pytest.mark.parametrize("safe", [True, False])

@@ -20,7 +20,7 @@ __all__ = ["MAX_REQUEST", "Levels", "Opener", "Stream", "fetch"]
 
 MIN_REQUEST, MAX_REQUEST = 8 << 20, 16 << 20  # bytes; smaller ones are more round trips, larger ones end unevenly
 MAX_GAP = 4096  # bytes that nobody wants, read rather than asked around
-SLICE = 512 << 10  # bytes read in one call, between which others may look in
+SLICE = 1 << 20  # bytes read in one call, between which others may look in
 FIRST_LEVEL, MAX_LEVEL = 8, 32  # connections
 TICK = 0.1  # seconds between looks at the throughput
 WORTH_IT = 1.2  # by how much twice the connections have to be faster, for more of them

@@ -7,7 +7,7 @@ All tensors are `(batch, heads, seq, head_dim)`, with as many heads as the keys 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -151,11 +151,13 @@ class EncoderDecoderKVCache(Cache):
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Number of decoder tokens held."""
-        return cast(int, self.self_attention.get_seq_length(layer))
+        length: int = self.self_attention.get_seq_length(layer)
+        return length
 
     def key_length(self, num_new: int, window: int | None = None) -> int:
         """Number of keys self-attention will see after `num_new` more tokens."""
-        return cast(int, self.self_attention.key_length(num_new, window))  # may be symbolic
+        length: int = self.self_attention.key_length(num_new, window)  # int() of it would fix an exported graph's size
+        return length
 
     def reserve(self, max_length: int) -> None:
         """Makes room for decoder tokens, as `KVCache.reserve` does."""

@@ -142,11 +142,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(…, size)` normalised. The statistics are float32 or better; the scale is applied in the dtype of `x`."""
-        if x.dtype == torch.float32 == self.weight.dtype:
+        if x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64):
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
+        return self.weight * F.rms_norm(x, self.weight.shape, None, self.eps)
 
     def extra_repr(self) -> str:
         """Size and epsilon, for `repr`."""

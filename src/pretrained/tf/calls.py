@@ -22,8 +22,12 @@ class Beside:
 
 
 @tf.autograph.experimental.do_not_convert
-def bind(model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> tuple[dict[str, Any], Beside]:
-    """(tensors by name, the other inputs) of a call. The first argument may be all of them, in a dict or a list.
+def bind(
+    model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any], method: str = "call"
+) -> tuple[dict[str, Any], Beside]:
+    """(tensors by name, the other inputs) of a call of the module's `method`.
+
+    The first argument may be all of them, in a dict or a list.
 
     Raises:
         OptionError: an input that the module does not take; names the nearest. TypeError: too many inputs.
@@ -38,7 +42,8 @@ def bind(model: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> tupl
     elif len(args) == 1 and isinstance(args[0], (list, tuple)) and args[0] and _is_array(args[0][0]):
         args = tuple(args[0])
     of_call = ("training", "return_dict")
-    inputs = call_inputs.bind(type(model).module_class, args, given, of_call, "call")
+    return_dict = given.pop("return_dict", None)
+    inputs = call_inputs.bind(type(model).module_class, args, given, of_call, method)
     tensors, others = {}, {} if beside is None else dict(beside.values)
     if return_dict is not None:
         others["return_dict"] = return_dict

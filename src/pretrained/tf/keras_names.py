@@ -46,4 +46,6 @@ def keras_name(model: Any, place: Place) -> KerasName:
             parts.append(part)
     kept = leaf in ("weight_g", "weight_v")
     path = "/".join([*parts, leaf if kept else place.kind.leaf or leaf])
-    return KerasName(parts[0] if parts else leaf, f"{instance_name(cls.__name__)}/{path}:0")
+    # A layer of several is made in a scope that goes by its name, not by that of the model.
+    scope = parts[0] if place.name in cls._keras_shared else instance_name(cls.__name__)
+    return KerasName(parts[0] if parts else leaf, f"{scope}/{path}:0")

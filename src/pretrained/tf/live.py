@@ -159,15 +159,15 @@ def count(model: Any, only_trainable: bool = False) -> int:
 
 
 @tf.autograph.experimental.do_not_convert
-def call(model: Any, inputs: Mapping[str, Any], training: Any, beside: Beside | None) -> Any:
-    """The output of a model's module; what a call does not say the config does."""
+def call(model: Any, inputs: Mapping[str, Any], training: Any, beside: Beside | None, method: str = "call") -> Any:
+    """The output of a method of a model's module; what a call does not say the config does."""
     module_class, config = type(model).module_class, model.config
     rest = {} if beside is None else dict(beside.values)
     return_dict = rest.pop("return_dict", None)
     for name in ("output_attentions", "output_hidden_states"):
-        if name not in rest and takes(module_class, name, "call"):
+        if name not in rest and takes(module_class, name, method):
             rest[name] = bool(getattr(config, name))
     rng = tf.cast(model._dropout_seeds.next(), tf.int32) if training else None
-    output = model.module(**inputs, **rest, **({} if rng is None else {"rng": rng}))
+    output = getattr(model.module, method)(**inputs, **rest, **({} if rng is None else {"rng": rng}))
     wants_tuple = not (config.use_return_dict if return_dict is None else return_dict)
     return as_tuple(output) if wants_tuple else output

@@ -14,6 +14,7 @@ A subclass declares; nothing is probed for. The hooks:
     _head_rows                 {pattern of a name: in how many blocks its rows are heads, or "groups"}, for pruning
     _keras_names               {pattern of a name: what stands for it in names of Keras 2's files}
     _keras_main_layer          what these files call the layer of the base model; None: base_model_prefix, "": nothing
+    _keras_shared              {name: further layers of these files that have it, too}
     _keras_list_mark           what stands there between a list's name and the number of an element
 """
 
@@ -85,6 +86,7 @@ class TFPreTrainedModel(TFGenerationMixin, TFServingMixin, TFTrainingMixin, TFEm
     _head_rows: ClassVar[Mapping[str, Any]] = {}
     _keras_names: ClassVar[Mapping[str, str]] = {}
     _keras_main_layer: ClassVar[str | None] = None
+    _keras_shared: ClassVar[Mapping[str, Sequence[str]]] = {}
     _keras_list_mark: ClassVar[str] = "_._"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -327,6 +327,8 @@ class TFWav2Vec2ForPreTrainingOutput(TFModelOutput):
     codevector_perplexity: Any = None
     hidden_states: Arrays | None = None
     attentions: Arrays | None = None
+    contrastive_loss: Any = None
+    diversity_loss: Any = None
 
 
 @dataclass(eq=False)

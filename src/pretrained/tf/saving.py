@@ -139,6 +139,8 @@ def _save_hdf5(model: Any, directory: PathLike | Destination, options: SaveOptio
             )
     named = {found.name: (p, p.kind.keras_ops(p.shape)) for found, p in zip(names, places, strict=True)}
     layers = {found.name: found.layer for found in names}
+    others = type(model)._keras_shared
+    shared = {found.name: others[p.name] for found, p in zip(names, places, strict=True) if p.name in others}
 
     def write(outgoing: Sequence[Outgoing], path: Path) -> None:
         is_whole = len(outgoing) == len(named)
@@ -146,6 +148,8 @@ def _save_hdf5(model: Any, directory: PathLike | Destination, options: SaveOptio
         for tensor in outgoing:
             name = tensor.name if is_whole else tensor.name.partition("/")[2]
             grouped.setdefault(layers[tensor.name] if is_whole else "", []).append((name, tensor))
+            for other in shared.get(tensor.name, ()) if is_whole else ():
+                grouped.setdefault(other, []).append((name, tensor))
         hdf5_write.write(path, grouped, keras.__version__)
 
     return save_arrays(directory, named, options, _texts(model), write=write)

@@ -24,7 +24,7 @@ def write(path: PathLike, layers: Mapping[str, Sequence[tuple[str, Outgoing]]], 
     Args:
         path: A file that does not exist yet.
         layers: Layer of the model → (name of a variable, what to write of it), in order. The layer "" holds the
-            tensors of a shard, which belong to no group.
+            tensors of a shard, which belong to no group. What several layers have is written once.
         keras_version: Noted in the file.
 
     Raises:
@@ -36,14 +36,15 @@ def write(path: PathLike, layers: Mapping[str, Sequence[tuple[str, Outgoing]]], 
         with h5py.File(path, "x", alignment_threshold=_ALIGNED, alignment_interval=64) as file:
             if "" in layers:
                 _write_list(file, "layer_names", [name for name, _ in layers[""]])
-                _write_tensors(file, layers[""])
+                _write_tensors(file, layers[""], {})
                 return
             _write_list(file, "layer_names", layers)
             file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", keras_version.encode()
+            written: dict[str, Any] = {}
             for layer, tensors in layers.items():
                 group = file.create_group(layer)
                 _write_list(group, "weight_names", [name for name, _ in tensors])
-                _write_tensors(group, tensors)
+                _write_tensors(group, tensors, written)
             _write_list(file.create_group("top_level_model_weights"), "weight_names", ())
     except BaseException:
         with contextlib.suppress(OSError):
@@ -51,12 +52,16 @@ def write(path: PathLike, layers: Mapping[str, Sequence[tuple[str, Outgoing]]], 
         raise
 
 
-def _write_tensors(group: Any, tensors: Iterable[tuple[str, Outgoing]]) -> None:
+def _write_tensors(group: Any, tensors: Iterable[tuple[str, Outgoing]], written: dict[str, Any]) -> None:
+    """Writes tensors, or links to those that `written` has by name already."""
     import numpy as np
 
     for name, tensor in tensors:
+        if tensor.name in written:
+            group[name] = written[tensor.name]
+            continue
         array = np.frombuffer(tensor.data(), np.dtype(tensor.dtype)).reshape(tensor.shape)
-        group.create_dataset(name, data=array)
+        written[tensor.name] = group.create_dataset(name, data=array)
 
 
 def _write_list(group: Any, key: str, names: Iterable[str]) -> None:

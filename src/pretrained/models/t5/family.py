@@ -25,10 +25,20 @@ FAMILY = Family(
         "FlaxAutoModelForTokenClassification": "modeling_flax_t5_tasks:FlaxT5ForTokenClassification",
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_t5_tasks:FlaxT5ForQuestionAnswering",
     },
+    tf={
+        "TFAutoModel": "modeling_tf_t5:TFT5Model",
+        "TFAutoModelForPreTraining": "modeling_tf_t5:TFT5ForConditionalGeneration",
+        "TFAutoModelForSeq2SeqLM": "modeling_tf_t5:TFT5ForConditionalGeneration",
+        "TFAutoModelForSequenceClassification": "modeling_tf_t5_tasks:TFT5ForSequenceClassification",
+        "TFAutoModelForTokenClassification": "modeling_tf_t5_tasks:TFT5ForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_t5_tasks:TFT5ForQuestionAnswering",
+    },
     names=(
         "modeling_t5:T5PreTrainedModel",
         "modeling_t5:T5EncoderModel",
         "modeling_flax_t5:FlaxT5PreTrainedModel",
         "modeling_flax_t5:FlaxT5EncoderModel",
+        "modeling_tf_t5:TFT5PreTrainedModel",
+        "modeling_tf_t5:TFT5EncoderModel",
     ),
 )

@@ -7,7 +7,6 @@ parameters have the names and layouts of torch's checkpoints. Shapes have the ax
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -21,28 +20,12 @@ from ...flax.kv_cache import Pair, Writing, extended, num_keys
 from ...flax.layers import Embedding, Linear, Module, Modules, activation, dropout, folded, parameter
 from ...flax.masks import split_head_mask
 from ...flax.module_config import ModuleConfig
+from .buckets import bucket_table
 from .configuration_t5 import check_buckets
 
-__all__ = ["FlaxT5Attention", "FlaxT5Block", "FlaxT5LayerNorm", "FlaxT5Stack", "bucket_table", "relative_buckets"]
+__all__ = ["FlaxT5Attention", "FlaxT5Block", "FlaxT5LayerNorm", "FlaxT5Stack", "relative_buckets"]
 
 Array = jax.Array
-
-
-def bucket_table(num_buckets: int, max_distance: int) -> np.ndarray[Any, Any]:
-    """The bucket of each distance into one direction, from 0 to `max_distance`, from where on all have one.
-
-    Half of the buckets are for single distances, the other half for ranges that grow with the logarithm.
-
-    Source: Mesh TensorFlow, `_relative_position_bucket`.
-    """
-    exact = num_buckets // 2
-    distance = np.arange(max_distance + 1)
-    # In this order, and in float32: at the edges of the ranges another rounding is another bucket. A compiler may
-    # choose one, so that it is given the table.
-    growth = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
-    growth = growth / np.float32(math.log(max_distance / exact)) * np.float32(num_buckets - exact)
-    ranged = exact + growth.astype(np.int32)
-    return np.where(distance < exact, distance, np.minimum(ranged, num_buckets - 1)).astype(np.int32)
 
 
 def relative_buckets(distance: Array, bidirectional: bool, num_buckets: int, max_distance: int) -> Array:

@@ -19,5 +19,14 @@ FAMILY = Family(
         "FlaxAutoModelForImageClassification": "modeling_flax_vit:FlaxViTForImageClassification",
         "FlaxAutoModelForMaskedImageModeling": "modeling_flax_vit:FlaxViTForMaskedImageModeling",
     },
-    names=("modeling_vit:ViTPreTrainedModel", "modeling_flax_vit:FlaxViTPreTrainedModel"),
+    tf={
+        "TFAutoModel": "modeling_tf_vit:TFViTModel",
+        "TFAutoModelForImageClassification": "modeling_tf_vit_heads:TFViTForImageClassification",
+        "TFAutoModelForMaskedImageModeling": "modeling_tf_vit_heads:TFViTForMaskedImageModeling",
+    },
+    names=(
+        "modeling_vit:ViTPreTrainedModel",
+        "modeling_flax_vit:FlaxViTPreTrainedModel",
+        "modeling_tf_vit:TFViTPreTrainedModel",
+    ),
 )

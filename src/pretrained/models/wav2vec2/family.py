@@ -27,5 +27,17 @@ FAMILY = Family(
         ),
         "FlaxAutoModelForAudioXVector": "modeling_flax_wav2vec2_heads:FlaxWav2Vec2ForXVector",
     },
-    names=("modeling_wav2vec2:Wav2Vec2PreTrainedModel", "modeling_flax_wav2vec2:FlaxWav2Vec2PreTrainedModel"),
+    tf={
+        "TFAutoModel": "modeling_tf_wav2vec2:TFWav2Vec2Model",
+        "TFAutoModelForPreTraining": "modeling_tf_wav2vec2_pretraining:TFWav2Vec2ForPreTraining",
+        "TFAutoModelForCTC": "modeling_tf_wav2vec2_heads:TFWav2Vec2ForCTC",
+        "TFAutoModelForAudioClassification": "modeling_tf_wav2vec2_heads:TFWav2Vec2ForSequenceClassification",
+        "TFAutoModelForAudioFrameClassification": ("modeling_tf_wav2vec2_heads:TFWav2Vec2ForAudioFrameClassification"),
+        "TFAutoModelForAudioXVector": "modeling_tf_wav2vec2_heads:TFWav2Vec2ForXVector",
+    },
+    names=(
+        "modeling_wav2vec2:Wav2Vec2PreTrainedModel",
+        "modeling_flax_wav2vec2:FlaxWav2Vec2PreTrainedModel",
+        "modeling_tf_wav2vec2:TFWav2Vec2PreTrainedModel",
+    ),
 )

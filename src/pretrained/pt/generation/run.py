@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .caches import make_cache
 from .calls import Call
 from .compiled import CompiledStep, cache_room, compiled_step
 from .contrastive import contrastive_search
+from .few_rows import few_row_products
 from .group_beams import group_beam_search
 from .logits import id_tensor
 from .prepare import Lengths, model_inputs, set_lengths, settings_for
@@ -75,7 +77,8 @@ def generate(
     keeps = bool(config.return_dict_in_generate) or kwargs.get("past_key_values") is not None
     step = compiled_step(model) if extras.get("compile") else None
     outlives = keeps or step is not None or model.hf_quantizer is not None
-    with torch.no_grad() if outlives else torch.inference_mode():
+    rows = few_row_products(model, assistant) if step is None else nullcontext()
+    with torch.no_grad() if outlives else torch.inference_mode(), rows:
         extras["assistant"] = assistant
         call = _call(model, config, inputs, kwargs, lengths, extras, step, (prefix_fn, processors, criteria, negative))
         call.streamer = streamer
