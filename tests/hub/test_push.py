@@ -335,3 +335,41 @@ def test_a_jax_model(server: HubServer, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "jax", push_to_hub=True, repo_id="ada/jax", safe_serialization=False, **to(server))
     assert "flax_model.msgpack" in names(server, "ada/jax")
     assert not shards & names(server, "ada/jax")  # they come first in a load
+
+
+# TensorFlow
+
+
+def test_a_tensorflow_model(server: HubServer, tmp_path: Path) -> None:
+    import numpy as np
+
+    from pretrained import PushToHubCallback, TFBertForSequenceClassification
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = TFBertForSequenceClassification(BertConfig(vocab_size=50, **sizes))
+    model.push_to_hub("ada/keras", max_shard_size="3kB", **to(server))
+    shards = {name for name in names(server, "ada/keras") if name.startswith("model-")}
+    assert len(shards) > 3 and "README.md" in names(server, "ada/keras")
+    where = {"endpoint": server.url, "token": ADA, "cache_dir": tmp_path / "cache"}
+    ids = np.array([[5, 6, 7]])
+    for options in (where, {**where, "stream": True, "cache_dir": tmp_path / "none"}):
+        again = TFBertForSequenceClassification.from_pretrained("ada/keras", **options)
+        assert (again(ids).logits.numpy() == model(ids).logits.numpy()).all()
+    model.save_pretrained(
+        tmp_path / "keras",
+        saved_model=True,
+        safe_serialization=False,
+        push_to_hub=True,
+        repo_id="ada/keras",
+        **to(server),
+    )
+    assert {"tf_model.h5", "saved_model/1/saved_model.pb"} <= names(server, "ada/keras")
+    assert not shards & names(server, "ada/keras")
+    model.compile()
+    callback = PushToHubCallback(tmp_path / "training", hub_model_id="ada/training", hub_token=ADA, endpoint=server.url)
+    model.fit({"input_ids": ids, "labels": np.array([1])}, verbose=0, callbacks=[callback])
+    assert "model.safetensors" in names(server, "ada/training")
+    again = TFBertForSequenceClassification.from_pretrained("ada/training", **where)
+    again.compile()
+    assert again.load_repo_checkpoint("ada/training", **where) == {"epoch": 1}
+    assert int(again.optimizer.iterations) == 1

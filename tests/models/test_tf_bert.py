@@ -25,5 +25,7 @@ def test_every_format(folder: str) -> None:
         check_reference("bert", "BertForPreTraining", folder)
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    check_round_trip(find_tf("bert", "BertForPreTraining"), "bert", tmp_path, safe=True)
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False}], ids=["tied", "untied"])
+def test_round_trip(tmp_path: Path, safe: bool, changes: dict[str, bool]) -> None:
+    check_round_trip(find_tf("bert", "BertForPreTraining"), "bert", tmp_path, safe, **changes)

@@ -18,8 +18,11 @@ from ..checkpoint.commit import Stage
 from ..checkpoint.files import read_json
 from ..checkpoint.find import settle
 from ..errors import OptionError, SourceError
+from ..hub.push import push_files
 from ..hub.ref import resolve
 from ..options import SourceOptions
+from ..push_options import push_options
+from . import saving
 
 __all__ = ["PushToHubCallback", "restore", "save_state"]
 
@@ -53,6 +56,7 @@ class PushToHubCallback(keras.callbacks.Callback):
         self.output_dir, self.save_strategy, self.checkpoint = Path(output_dir), save_strategy, checkpoint
         self.hub_model_id, self.hub_token, self.keywords = hub_model_id, hub_token, keywords
         self._epochs = 0
+        self._files: list[str] = []  # of the last save
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Saves, where every epoch is saved."""
@@ -65,12 +69,15 @@ class PushToHubCallback(keras.callbacks.Callback):
         if self.save_strategy == "no":
             self._save()
         if self.hub_model_id is not None:
-            self.model.push_to_hub(self.hub_model_id, token=self.hub_token, **self.keywords)
+            options = push_options({"repo_id": self.hub_model_id, "token": self.hub_token, **self.keywords})
+            push_files(self.output_dir, self._files, options, saving.card_facts(self.model))
 
     def _save(self) -> None:
-        self.model.save_pretrained(self.output_dir)
+        report = saving.save_model(self.model, self.output_dir, saving.options_for("5GB", True, None, {}))
+        self._files = list(report.files) if report is not None else []
         if self.checkpoint:
             save_state(self.model, self.output_dir, self._epochs)
+            self._files += [_WEIGHTS, _STATE]
 
 
 def save_state(model: Any, folder: PathLike, epoch: int) -> None:
