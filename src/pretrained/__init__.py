@@ -180,6 +180,7 @@ _TF = {
     "TFPreTrainedModel": "tf.modeling",
     "TFModelOutput": "tf.outputs",
     "TFGenerationMixin": "tf.generation.mixin",
+    "PushToHubCallback": "tf.callbacks",
     **dict.fromkeys(
         (
             *("TFBeamSampleOutput", "TFBeamSearchOutput", "TFContrastiveSearchOutput", "TFGreedySearchOutput"),

@@ -692,6 +692,9 @@ from .report import (
     LoadReport,
     SaveReport,
 )
+from .tf.callbacks import (
+    PushToHubCallback,
+)
 from .tf.generation.logits import (
     TFForcedBOSTokenLogitsProcessor,
     TFForcedEOSTokenLogitsProcessor,
@@ -986,6 +989,7 @@ __all__ = [
     "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "PretrainedError",
+    "PushToHubCallback",
     "QuantizedCache",
     "QuantizedKVCache",
     "Qwen2Config",

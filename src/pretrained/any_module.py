@@ -28,14 +28,19 @@ def _part(module: Any) -> Any:
             from .flax import any_module as for_flax
 
             return for_flax
-    raise OptionError(f"a {type(module).__name__} is no torch.nn.Module and no flax.nnx.Module", key="module")
+        if framework == "keras":
+            from .tf import any_module as for_keras
+
+            return for_keras
+    raise OptionError(f"a {type(module).__name__} is no torch.nn.Module, flax.nnx.Module or keras.Layer", key="module")
 
 
 def load_into(module: Any, source: PathLike | Mapping[str, Any], **kwargs: Any) -> LoadReport:
     """Fills a module with the weights of a checkpoint. If anything fails the module is as it was.
 
     Args:
-        module: a `torch.nn.Module`, one on the meta device too; or a `flax.nnx.Module`.
+        module: a `torch.nn.Module`, one on the meta device too; a `flax.nnx.Module`; or a Keras model or
+            layer that is built.
         source: a folder, a weight file, a hub name, or a mapping of names to tensors.
         kwargs: `dtype` (the module's own by default; "auto" for the checkpoint's), `strict`, `key_mapping`,
             `ignore_mismatched_sizes`, `mmap`, `variant`, `use_safetensors`, and where to look: `subfolder`,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,16 +50,24 @@ def repository_of(name_or_path: Any) -> str | None:
     return name if is_repository and not Path(name).exists() else None
 
 
-def new_card(repo_id: str, facts: CardFacts, tags: Iterable[str], base_model: str | None, license: str | None) -> str:
-    """The text of a card: its metadata, then a page."""
+def new_card(
+    repo_id: str,
+    facts: CardFacts,
+    tags: Iterable[str],
+    base_model: str | None,
+    license: str | None,
+    metadata: Mapping[str, Any] | None = None,
+) -> str:
+    """The text of a card: its metadata, to which `metadata` adds, then a page."""
     from huggingface_hub import ModelCardData
 
     base = base_model or facts.base_model
-    metadata = ModelCardData(
+    described = ModelCardData(
         library_name="pretrained",
         tags=list(dict.fromkeys([*tags, *facts.tags])) or None,
         base_model=base,
         license=license,
+        **(metadata or {}),
     )
     count = facts.num_parameters
     body = _BODY.format(
@@ -71,7 +79,7 @@ def new_card(repo_id: str, facts: CardFacts, tags: Iterable[str], base_model: st
         base=f", made from [{base}](https://huggingface.co/{base})" if base else "",
         variable="config" if facts.model_class.endswith("Config") else "model",
     )
-    return f"---\n{metadata.to_yaml()}\n---\n{body}"
+    return f"---\n{described.to_yaml()}\n---\n{body}"
 
 
 def with_tags(text: str, tags: Iterable[str]) -> str:

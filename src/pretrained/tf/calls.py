@@ -33,7 +33,7 @@ def bind(
         OptionError: an input that the module does not take; names the nearest. TypeError: too many inputs.
     """
     given = dict(keywords)
-    beside = given.pop("beside", None)
+    beside, return_dict = given.pop("beside", None), given.pop("return_dict", None)
     if args and isinstance(args[0], Mapping) and not isinstance(args[0], tf.Tensor):
         first, args = dict(args[0]), args[1:]
         if args:

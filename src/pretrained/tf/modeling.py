@@ -32,7 +32,7 @@ from ..checkpoint.rules import Rule
 from ..configuration import PretrainedConfig
 from ..errors import OptionError
 from ..generation.config import GenerationConfig
-from ..hub.card import CardFacts
+from ..hub.card import CardFacts, new_card
 from ..hub.push import PushToHubMixin
 from ..hub.upload import Upload
 from ..own_code import check_auto_class
@@ -41,6 +41,7 @@ from . import calls, live, loading, saving
 from .embeddings import TFEmbeddingsMixin
 from .generation.mixin import TFGenerationMixin
 from .layers import Module
+from .serving import TFServingMixin
 from .structure import Structure
 from .training import TFTrainingMixin
 
@@ -49,7 +50,7 @@ __all__ = ["TFPreTrainedModel"]
 Model = TypeVar("Model", bound="TFPreTrainedModel")
 
 
-class TFPreTrainedModel(TFGenerationMixin, TFTrainingMixin, TFEmbeddingsMixin, PushToHubMixin):
+class TFPreTrainedModel(TFGenerationMixin, TFServingMixin, TFTrainingMixin, TFEmbeddingsMixin, PushToHubMixin):
     """Base of all TensorFlow models: a Keras model that comes from a checkpoint and goes to one.
 
     The parts of its module, such as `bert` and `classifier`, are attributes of the model too.
@@ -237,6 +238,8 @@ class TFPreTrainedModel(TFGenerationMixin, TFTrainingMixin, TFEmbeddingsMixin, P
     def save_pretrained(
         self,
         save_directory: PathLike,
+        saved_model: bool = False,
+        signatures: Any = None,
         push_to_hub: bool = False,
         max_shard_size: int | str = "5GB",
         token: Any = None,
@@ -248,6 +251,8 @@ class TFPreTrainedModel(TFGenerationMixin, TFTrainingMixin, TFEmbeddingsMixin, P
 
         Args:
             save_directory: made if it is not there.
+            saved_model: writes a SavedModel to `saved_model/1`, too.
+            signatures: of that, in place of `{"serving_default": model.serving}`; a `tf.function` or a dict of them.
             push_to_hub: pushes what was written, too; `repo_id` is the folder's name by default.
             max_shard_size: bytes, "500MB" or "2GiB" of arrays in one file.
             token: of a push.
@@ -263,7 +268,7 @@ class TFPreTrainedModel(TFGenerationMixin, TFTrainingMixin, TFEmbeddingsMixin, P
         """
         extra, push = split_push(push_to_hub, save_directory, {**kwargs, "token": token})
         options = saving.options_for(max_shard_size, safe_serialization, variant, extra)
-        saving.save_model(self, save_directory, options, push)
+        saving.save_model(self, save_directory, options, push, signatures, saved_model=saved_model)
 
     def _push_files(self, upload: Upload, saved: dict[str, Any]) -> None:
         if type(self).save_pretrained is not TFPreTrainedModel.save_pretrained:
@@ -272,6 +277,28 @@ class TFPreTrainedModel(TFGenerationMixin, TFTrainingMixin, TFEmbeddingsMixin, P
 
     def _card_facts(self) -> CardFacts:
         return saving.card_facts(self)
+
+    def create_model_card(
+        self,
+        output_dir: PathLike,
+        model_name: str,
+        license: str | None = None,
+        tags: Sequence[str] = (),
+        finetuned_from: str | None = None,
+        **metadata: Any,
+    ) -> None:
+        """Writes README.md: what the model is and how to load it.
+
+        Args:
+            output_dir: made if it is not there.
+            model_name: of the model, or of its repository.
+            license: of the model, such as "apache-2.0".
+            tags: words that describe it.
+            finetuned_from: the repository that it comes from; known by itself for one that was loaded from there.
+            metadata: further fields of a card's metadata, such as `language` and `datasets`.
+        """
+        facts = saving.card_facts(self)
+        saving.write_card(output_dir, new_card(model_name, facts, tags, finetuned_from, license, metadata))
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "TFAutoModel") -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from .. import saving
 from .._types import PathLike
 from ..checkpoint.arrays import bytes_of
+from ..checkpoint.commit import Stage
 from ..checkpoint.formats import hdf5_write
 from ..checkpoint.formats.safetensors import Outgoing
 from ..checkpoint.plan_save import Stored
@@ -22,7 +23,7 @@ from ..checkpoint.rules import Op, apply_ops, shape_after
 from ..configuration import CONFIG_NAME
 from ..errors import InvalidOptionError, unknown_argument
 from ..generation.config import GENERATION_CONFIG_NAME
-from ..hub.card import CardFacts, repository_of
+from ..hub.card import CARD, CardFacts, repository_of
 from ..options import SaveOptions
 from ..own_code import sources_of
 from ..push_options import PushOptions
@@ -30,9 +31,10 @@ from ..report import SaveReport
 from ..saving import Destination
 from ..tying import ties_of
 from .keras_names import keras_name
+from .serving import export
 from .structure import Place
 
-__all__ = ["array_of", "card_facts", "options_for", "push_model", "save_arrays", "save_model"]
+__all__ = ["array_of", "card_facts", "options_for", "push_model", "save_arrays", "save_model", "write_card"]
 
 _FLAGS = ("durable", "is_main_process")
 Named = Mapping[str, tuple[Place, tuple[Op, ...]]]  # name at rest → its place, what makes torch's layout the file's
@@ -56,15 +58,26 @@ def options_for(
 
 
 def save_model(
-    model: Any, place: PathLike | Destination, options: SaveOptions, push: PushOptions | None = None
+    model: Any,
+    place: PathLike | Destination,
+    options: SaveOptions,
+    push: PushOptions | None = None,
+    signatures: Any = None,
+    *,
+    saved_model: bool = False,
 ) -> SaveReport | None:
-    """Writes config and parameters of a model, and pushes them with `push`; None where this process writes nothing."""
+    """Writes config and parameters of a model, and pushes them with `push`; None where this process writes nothing.
+
+    With `saved_model` the folder gets a SavedModel with these signatures as well.
+    """
     if not options.is_main_process:
         return None
     if options.form == "hdf5":
         report = _save_hdf5(model, place, options)
     else:
         report = save_arrays(place, _named(model), options, _texts(model), ties_of(model))
+    if saved_model:
+        report.files |= export(model, Path(str(place)), signatures)
     if push is not None:
         saving.push_saved(str(place), report, options, push, card_facts(model))
     return report
@@ -80,6 +93,13 @@ def card_facts(model: Any) -> CardFacts:
     """What the card of a model says that has none."""
     count = sum(math.prod(place.shape) for place in model.structure.places)
     return CardFacts(type(model).__name__, model.config.model_type, count, (), repository_of(model.name_or_path))
+
+
+def write_card(folder: PathLike, text: str) -> None:
+    """Writes a card into a folder, or nothing."""
+    with Stage(folder) as stage:
+        stage.path(CARD).write_text(text, encoding="utf-8")
+        stage.commit()
 
 
 def _texts(model: Any) -> dict[str, str]:

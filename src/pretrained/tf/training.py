@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from .._types import PathLike
 from ..call_inputs import takes
 from .outputs import TFModelOutput
 
@@ -139,3 +140,51 @@ class TFTrainingMixin(keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Metrics by name, which see what the model predicted."""
         return super().compute_metrics(x, y, predicted(y_pred, y), sample_weight)
+
+    def prepare_tf_dataset(
+        self,
+        dataset: Any,
+        batch_size: int = 8,
+        shuffle: bool = True,
+        tokenizer: Any = None,
+        collate_fn: Callable[..., Any] | None = None,
+        collate_fn_args: Mapping[str, Any] | None = None,
+        drop_remainder: bool | None = None,
+        prefetch: bool = True,
+    ) -> tf.data.Dataset:
+        """Batches for fit, of the columns that the model takes: inputs by name, and labels beside them.
+
+        Args:
+            dataset: a `datasets.Dataset`, a list of dicts, or anything else that gives dicts again and again.
+            batch_size: rows of a batch.
+            shuffle: whether each epoch has an order of its own.
+            tokenizer: whose method `pad` makes rows of one length.
+            collate_fn: (rows, …) → arrays by name, in place of that.
+            collate_fn_args: further arguments of it.
+            drop_remainder: whether a last, smaller batch is left out; as `shuffle` by default.
+            prefetch: whether batches are made while others are used.
+
+        Raises:
+            InvalidOptionError: no rows, rows that are no dicts, or nothing in them that the model takes.
+        """
+        from .datasets import prepare
+
+        given = (batch_size, shuffle, tokenizer, collate_fn, collate_fn_args, drop_remainder, prefetch)
+        return prepare(self, dataset, *given)
+
+    def load_repo_checkpoint(self, repo_path_or_name: PathLike, **kwargs: Any) -> dict[str, Any]:
+        """Goes on from what `PushToHubCallback` saved: variables and optimizer. Nothing is unpickled.
+
+        Args:
+            repo_path_or_name: a folder or a repository.
+            kwargs: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Returns:
+            `{"epoch": …}`, how many epochs there were, for `fit(initial_epoch=)`.
+
+        Raises:
+            SourceError: there is no such checkpoint. OptionError: the model is not compiled.
+        """
+        from .callbacks import restore
+
+        return restore(self, repo_path_or_name, **kwargs)
