@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tf_cases import check_case, check_reference, check_round_trip, find_tf
+from tf_cases import check_case, check_h5, check_reference, check_round_trip, find_tf
 from tiny import REFERENCE
 
 CASES = sorted(json.loads((REFERENCE / "bert_heads/cases.json").read_text())["cases"])
@@ -23,6 +23,10 @@ def test_every_format(folder: str) -> None:
     check_reference("bert", "BertModel", folder)
     if folder != "torch-base-only":
         check_reference("bert", "BertForPreTraining", folder)
+
+
+def test_h5(tmp_path: Path) -> None:
+    check_h5("bert", "BertForPreTraining", tmp_path)
 
 
 @pytest.mark.parametrize("safe", [True, False])

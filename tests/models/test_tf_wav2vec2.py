@@ -294,6 +294,16 @@ def test_training() -> None:
     assert all(np.isfinite(grad).all() for grad in grads)
 
 
+def test_what_is_alike_in_all_frames_has_a_gradient() -> None:
+    model = filled(TFWav2Vec2ForXVector, tiny_wav2vec2(num_hidden_layers=1, num_labels=3))
+    model.tdnn[-1].kernel.bias.assign([-100.0] * 12)  # nothing passes the last layer but zeros
+    for mask in (None, np.ones((2, 200), int)):
+        with tf.GradientTape() as tape:
+            loss = model(sound(), mask, labels=np.array([0, 2])).loss
+        grads = tape.gradient(loss, model.trainable_variables)
+        assert all(np.isfinite(grad).all() for grad in grads if grad is not None)  # nothing was hidden
+
+
 def test_mixed_precision() -> None:
     # TensorFlow 2.21's wide convolutions of fewer than 16 channels are wrong in bfloat16 on a CPU with AMX (oneDNN).
     values, config = sound(), tiny_wav2vec2(num_hidden_layers=1, num_conv_pos_embedding_groups=1)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .structure import Place
 
-__all__ = ["KerasName", "instance_name", "keras_name"]
+__all__ = ["KerasName", "instance_name", "keras_name", "shared_embeddings"]
 
 # Weight normalisation: what torch calls its two parts, and what transformers' layer does.
 _PARTS = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
@@ -18,6 +18,12 @@ class KerasName(NamedTuple):
 
     layer: str
     name: str
+
+
+def shared_embeddings(base: str, layer: str) -> dict[str, tuple[str, ...]]:
+    """Of a class whose head, the layer `layer`, holds the embeddings of the base model as a part of itself."""
+    own = ("word_embeddings.weight", "token_type_embeddings.weight", "position_embeddings.weight")
+    return {f"{base}.embeddings.{name}": (layer,) for name in (*own, "LayerNorm.weight", "LayerNorm.bias")}
 
 
 def instance_name(class_name: str) -> str:
@@ -46,6 +52,7 @@ def keras_name(model: Any, place: Place) -> KerasName:
             parts.append(part)
     kept = leaf in ("weight_g", "weight_v")
     path = "/".join([*parts, leaf if kept else place.kind.leaf or leaf])
-    # A layer of several is made in a scope that goes by its name, not by that of the model.
-    scope = parts[0] if place.name in cls._keras_shared else instance_name(cls.__name__)
+    # A layer that is itself one of several layers is made in a scope that goes by its name, not by that of the model.
+    is_layer = place.name in cls._keras_shared and len(parts) == 1
+    scope = parts[0] if is_layer else instance_name(cls.__name__)
     return KerasName(parts[0] if parts else leaf, f"{scope}/{path}:0")

@@ -24,6 +24,17 @@ def test_products_are_the_same(bias, shape):
     torch.testing.assert_close(found, expected, atol=0, rtol=2**-7)  # one rounding apart at most
 
 
+def test_a_layer_set_back_meanwhile():
+    layer = nn.Linear(64, 96).to(torch.bfloat16)
+    with few_row_products(layer):
+        forward = layer.forward  # as a call of another thread has it
+    assert type(layer) is nn.Linear
+    for num_rows in (1, 2, 17):
+        assert forward(torch.ones(num_rows, 64, dtype=torch.bfloat16)).shape == (num_rows, 96)
+    with few_row_products(layer), pytest.raises(RuntimeError, match="cannot be multiplied"):
+        layer(torch.ones(1, 128, dtype=torch.bfloat16))  # as many numbers as two rows
+
+
 def test_other_types_stay():
     single, scaled = nn.Linear(8, 8), nn.Linear(8, 8).to(torch.bfloat16)
     with few_row_products(single), torch.autocast("cpu", torch.bfloat16), few_row_products(scaled):

@@ -19,6 +19,7 @@ from ...tf.headed import (
     WithTokenLogits,
     asked,
 )
+from ...tf.keras_names import shared_embeddings
 from ...tf.kinds import ZEROS, Normal
 from ...tf.layers import LayerNorm, Linear, Module, activation, parameter, project
 from ...tf.outputs import TFForPreTrainingOutput, TFNextSentencePredictorOutput
@@ -181,6 +182,7 @@ class _WithTokenHead(TFBertPreTrainedModel):
     _output_embeddings = "cls.predictions.decoder.weight"
     _output_bias = "cls.predictions.bias"
     _keras_names = _KERAS_NAMES
+    _keras_shared = shared_embeddings("bert", "mlm___cls")
 
 
 class TFBertForPreTraining(_WithTokenHead):

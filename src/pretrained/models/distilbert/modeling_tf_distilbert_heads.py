@@ -15,6 +15,7 @@ from ...tf.headed import (
     SequenceClassification,
     TokenClassification,
 )
+from ...tf.keras_names import shared_embeddings
 from ...tf.kinds import LINEAR, ZEROS, Normal
 from ...tf.layers import LayerNorm, Linear, Module, activation, parameter, project
 from .modeling_tf_distilbert import EPSILON, TFDistilBertModule, TFDistilBertPreTrainedModel
@@ -120,6 +121,7 @@ class TFDistilBertForMaskedLM(TFDistilBertPreTrainedModel):
     module_class = TFDistilBertForMaskedLMModule
     _tied_weights_keys = {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"}
     _output_embeddings = "vocab_projector.weight"
+    _keras_shared = shared_embeddings("distilbert", "vocab_projector")
     _output_bias = "vocab_projector.bias"
 
 

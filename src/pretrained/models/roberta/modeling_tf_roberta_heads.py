@@ -17,6 +17,7 @@ from ...tf.headed import (
     TokenClassification,
     WithTokenLogits,
 )
+from ...tf.keras_names import shared_embeddings
 from ...tf.kinds import ZEROS, Normal
 from ...tf.layers import LayerNorm, Linear, Module, activation, dropout, folded, parameter, project
 from .configuration_roberta import RobertaConfig
@@ -139,6 +140,7 @@ class _WithTokenHead(TFRobertaPreTrainedModel):
     _tied_weights_keys = {"lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight"}
     _always_tied_keys = {"lm_head.decoder.bias": "lm_head.bias"}
     _output_embeddings = "lm_head.decoder.weight"
+    _keras_shared = shared_embeddings("roberta", "lm_head")
     _output_bias = "lm_head.bias"
 
 

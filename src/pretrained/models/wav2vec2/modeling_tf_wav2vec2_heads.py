@@ -230,7 +230,13 @@ class TFWav2Vec2ForXVectorModule(_Mixing):
         zeros = tf.zeros_like(states)
         mean = tf.reduce_sum(tf.where(counted, states, zeros), 1) / num
         squares = tf.reduce_sum(tf.where(counted, tf.square(states - mean[:, None]), zeros), 1)
-        return tf.cast(tf.concat((mean, tf.sqrt(squares / (num - 1))), -1), dtype)
+        return tf.cast(tf.concat((mean, _root(squares / (num - 1))), -1), dtype)
+
+
+def _root(x: Tensor) -> Tensor:
+    """The square root with a slope of 0, not infinity, at 0: that of a deviation where all frames are alike."""
+    is_zero = x == 0
+    return tf.where(is_zero, x, tf.sqrt(tf.where(is_zero, tf.ones_like(x), x)))
 
 
 class TFWav2Vec2ForCTC(TFWav2Vec2PreTrainedModel):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = ["few_row_products"]
 
@@ -22,9 +23,11 @@ MAX_ROWS = 16  # with more of them the products are as fast either way
 class _FewRowLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """`(…, out)` of `(…, in)`."""
-        num_rows = input.shape[:-1].numel()
-        if not 0 < num_rows <= MAX_ROWS or input.shape[-1] != self.in_features or input.dtype != self.weight.dtype:
-            return super().forward(input)
+        num_rows, is_usual = input.shape[:-1].numel(), input.dtype == self.weight.dtype
+        is_usual = is_usual and input.shape[-1] == self.in_features and not torch.compiler.is_compiling()
+        if not is_usual or not 0 < num_rows <= MAX_ROWS:
+            # Not by super(): a call in another thread may have set the class back by now.
+            return F.linear(input, self.weight, self.bias)
         if num_rows == 1:
             row = input.reshape(-1)
             out = torch.mv(self.weight, row) if self.bias is None else torch.addmv(self.bias, self.weight, row)

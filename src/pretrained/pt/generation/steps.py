@@ -158,7 +158,7 @@ class Steps:
         self._mask = repeated(self._mask, times)
         if isinstance(self.cache, (tuple, list)):
             self.cache = repeated(self.cache, times)
-        elif self.cache is not None and len(self.cache):
+        elif self.cache is not None and self.seen:  # one without tokens has no rows yet, or those of all copies
             self.cache.batch_repeat_interleave(times)
 
     def _prefill(self, ids: Tensor, chunk: int | None) -> Any:
