@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # JAX on the CPU, compiled quickly rather than well: the models here are tiny. Read when JAX is first used.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,10 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 
 # TensorFlow says nothing that is no error; it reads this when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# No test asserts a time, an example neither.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 REFERENCE = Path(__file__).parent / "reference"
 

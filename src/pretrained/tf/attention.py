@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeAlias
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
-from tensorflow.python.ops import control_flow_util  # Keras asks it the same; there is no public name
 
 from ..errors import unknown_name
+from .compiled import is_compiled, with_slice
 from .layers import dropout, shape_of, value, wide_dtype
 
 __all__ = ["ATTENTION", "AttentionFunction", "attend", "distance_bias", "merge_heads", "register", "split_heads"]
@@ -166,14 +165,8 @@ def updated(past: tuple[Tensor, Tensor], key: Tensor, value: Tensor, start: Tens
 
 def _written(old: Tensor, new: Tensor, start: Tensor) -> Tensor:
     new = tf.cast(new, old.dtype)
-    if _is_compiled():  # in place, where the old tensor is not needed any more
-        return xla.dynamic_update_slice(old, new, tf.stack([0, start, 0, 0]))
+    if is_compiled():
+        return with_slice(old, new, start)
     size = shape_of(new)[1]
     whole = tf.concat((old[:, :start], new, old[:, start + size :]), 1)
     return tf.ensure_shape(whole, old.shape)
-
-
-def _is_compiled() -> bool:
-    """Whether this is traced for XLA, which has an operation of its own for what is written in place."""
-    is_within: bool = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    return not tf.executing_eagerly() and is_within

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from .._types import Shape
 from ..errors import unknown_name
+from .compiled import apart, is_compiled
 from .kinds import (
     CONV,
     CONV1D,
@@ -138,7 +139,8 @@ def project(x: Tensor, weight: Any, bias: Any = None, axis: int = 1) -> Tensor:
     flat = x if len(sizes) == 2 else tf.reshape(x, (-1, sizes[-1]))
     out = tf.linalg.matmul(flat, matrix, transpose_b=axis == 1)
     if bias is not None:
-        out = out + value(bias, x.dtype)
+        # On a CPU, XLA would put the product of one row and its bias into one loop, which one core computes.
+        out = (apart(out) if out.shape[0] == 1 and is_compiled() else out) + value(bias, x.dtype)
     return out if len(sizes) == 2 else tf.reshape(out, (*sizes[:-1], matrix.shape[1 - axis]))
 
 
