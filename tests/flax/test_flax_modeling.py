@@ -431,7 +431,7 @@ class TestOwnModules:
         assert (np.asarray(module.kernel[...]) == 1).all()
         with pytest.raises(OptionError, match="no option 'strct'"):
             pretrained.load_into(module, {}, strct=True)
-        with pytest.raises(OptionError, match=r"a int is no torch\.nn\.Module and no flax\.nnx\.Module"):
+        with pytest.raises(OptionError, match=r"a int is no torch\.nn\.Module, flax\.nnx\.Module or keras\.Layer"):
             pretrained.load_into(3, {})
 
 
