@@ -134,7 +134,7 @@ def test_pruned_heads_gave_nothing(family: str, tmp_path: Path) -> None:
     model.prune_heads({0: gone})
     assert np.allclose(model(ids).logits, expected, atol=1e-5)
     cache = room_for(model)
-    assert cache.layers[0][0].shape[2] < cache.layers[1][0].shape[2]
+    assert cache.layers[0][0].shape[1] < cache.layers[1][0].shape[1]
     first = model(ids[:, :6], past_key_values=cache)
     second = model(ids[:, 6:], past_key_values=first.past_key_values)
     assert np.allclose(np.concatenate((first.logits, second.logits), 1), expected, atol=1e-5)

@@ -127,7 +127,7 @@ def test_keys_of_the_encoder_are_computed_once(model: Any) -> None:
     encoded = model.encode(ids)
     past = model.init_cache(2, 8, encoded)
     assert isinstance(past, KVCache)
-    assert [key.shape for key, _ in past.cross] == [(2, 7, 3, 6)] * 2
+    assert [key.shape for key, _ in past.cross] == [(2, 3, 7, 6)] * 2
     wanted = model.decode(said, encoded).logits
     first = model.decode(said, past_key_values=past)  # what the encoder gave is in the cache
     np.testing.assert_allclose(first.logits, wanted, atol=1e-5)
@@ -294,7 +294,7 @@ def test_pruning_is_torchs(tmp_path: Path) -> None:
     assert own[0].SelfAttention.relative_attention_bias.weight.shape == (8, 3)
     assert own[1].EncDecAttention.q.weight.shape == (18, 16)
     past = model.init_cache(2, 5, model.encode(ids))
-    assert (past.layers[0][0].shape, past.cross[0][0].shape) == ((2, 5, 2, 6), (2, 7, 3, 6))
+    assert (past.layers[0][0].shape, past.cross[0][0].shape) == ((2, 2, 5, 6), (2, 3, 7, 6))
     np.testing.assert_allclose(model.decode(said, past_key_values=past).logits, wanted, atol=2e-5)
     model.save_pretrained(tmp_path / "pruned", durable=False)
     again = TFT5ForConditionalGeneration.from_pretrained(tmp_path / "pruned", strict=True)

@@ -189,8 +189,22 @@ def test_a_cache_holds_what_was_written(compiled: bool) -> None:
         return writing.after(3)
 
     step = tf.function(write, jit_compile=True) if compiled else write
-    cache = step(step(KVCache.of_shapes([(2, 8, 1, 4)], "float32")))
+    cache = step(step(KVCache.of_shapes([(2, 1, 8, 4)], "float32")))
     assert int(cache.length) == 6
-    np.testing.assert_array_equal(cache.layers[0][0][:, :6], tf.concat((new, new), 1))
-    np.testing.assert_array_equal(cache.layers[0][1][:, 6:], np.zeros((2, 2, 1, 4)))
-    np.testing.assert_array_equal(reordered(cache, tf.constant([1, 1])).layers[0][0][0, :3], new[1])
+    np.testing.assert_array_equal(cache.layers[0][0][:, 0, :6], tf.concat((new, new), 1)[:, :, 0])
+    np.testing.assert_array_equal(cache.layers[0][1][:, :, 6:], np.zeros((2, 1, 2, 4)))
+    np.testing.assert_array_equal(reordered(cache, tf.constant([1, 1])).layers[0][0][0, 0, :3], new[1, :, 0])
+
+
+def test_the_product_of_one_row_has_its_gradients_where_xla_compiles_it() -> None:
+    layer = filled(layers.Linear(4, 3))
+    x = tf.constant(random(1, 4))
+
+    def gradients(x: tf.Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.square(layer(x)))
+        return tape.gradient(loss, [x, layer.weight.value, layer.bias.value])
+
+    for found, wanted in zip(tf.function(gradients, jit_compile=True)(x), gradients(x), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)

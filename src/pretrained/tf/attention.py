@@ -10,10 +10,11 @@ from typing import Any, Protocol, TypeAlias
 import tensorflow as tf
 
 from ..errors import unknown_name
-from .compiled import is_compiled, with_slice
 from .layers import dropout, shape_of, value, wide_dtype
 
-__all__ = ["ATTENTION", "AttentionFunction", "attend", "distance_bias", "merge_heads", "register", "split_heads"]
+__all__ = [
+    "ATTENTION", "AttentionFunction", "attend", "by_head", "distance_bias", "merge_heads", "register", "split_heads",
+]  # fmt: skip
 
 Tensor: TypeAlias = tf.Tensor
 
@@ -44,6 +45,16 @@ def merge_heads(x: Tensor) -> Tensor:
     return tf.reshape(x, (*sizes, heads * head_dim))
 
 
+def by_head(x: Tensor) -> Tensor:
+    """`(batch, seq, heads, head_dim)` as `(batch * heads, seq, head_dim)`.
+
+    Products of matrices are written with this one axis in front, as a cache has it while tokens follow one another: of
+    a cache that is reshaped between the writing and the product, XLA would make a copy for each token.
+    """
+    batch, seq, heads, head_dim = shape_of(x)
+    return tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (batch * heads, seq, head_dim))
+
+
 def weights_of(query: Tensor, key: Tensor, keep: Tensor | None, bias: Tensor | None, scale: float) -> Tensor:
     """The weights of attention `(batch, heads, queries, keys)`, in float32 or better.
 
@@ -52,12 +63,9 @@ def weights_of(query: Tensor, key: Tensor, keep: Tensor | None, bias: Tensor | N
     batch, queries, heads, head_dim = shape_of(query)
     keys, groups = shape_of(key)[1:3]
     wide = wide_dtype(query)
-    if groups == heads:
-        scores = tf.cast(tf.einsum("bqhd,bkhd->bhqk", query, key), wide) * scale
-    else:
-        grouped = tf.reshape(query, (batch, queries, groups, heads // groups, head_dim))
-        scores = tf.cast(tf.einsum("bqgrd,bkgd->bgrqk", grouped, key), wide) * scale
-        scores = tf.reshape(scores, (batch, heads, queries, keys))
+    by_group = tf.reshape(by_head(query), (batch * groups, (heads // groups) * queries, head_dim))
+    scores = tf.cast(tf.matmul(by_group, by_head(key), transpose_b=True), wide) * scale
+    scores = tf.reshape(scores, (batch, heads, queries, keys))
     if bias is not None:
         scores = scores + tf.cast(bias, wide)
     if keep is not None:
@@ -69,11 +77,9 @@ def mix(weights: Tensor, value: Tensor) -> Tensor:
     """`(batch, queries, heads, head_dim)`: values added up by weights `(batch, heads, queries, keys)`."""
     batch, heads, queries, keys = shape_of(weights)
     groups, head_dim = shape_of(value)[2:]
-    if groups == heads:
-        return tf.einsum("bhqk,bkhd->bqhd", weights, value)
-    grouped = tf.reshape(weights, (batch, groups, heads // groups, queries, keys))
-    mixed = tf.einsum("bgrqk,bkgd->bqgrd", grouped, value)
-    return tf.reshape(mixed, (batch, queries, heads, head_dim))
+    by_group = tf.reshape(weights, (batch * groups, (heads // groups) * queries, keys))
+    mixed = tf.reshape(tf.matmul(by_group, by_head(value)), (batch, heads, queries, head_dim))
+    return tf.transpose(mixed, (0, 2, 1, 3))
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, bias: Tensor | None, scale: float) -> Tensor:
@@ -155,18 +161,3 @@ def distance_bias(query: Tensor, key: Tensor, table: Any, *, by_key: bool = Fals
     vectors = tf.gather(value(table, query.dtype), distances)
     bias = tf.einsum("bqhd,qkd->bhqk", query, vectors)
     return bias + tf.einsum("bkhd,qkd->bhqk", key, vectors) if by_key else bias
-
-
-def updated(past: tuple[Tensor, Tensor], key: Tensor, value: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values `(batch, length, groups, head_dim)` of a preallocated cache with new ones written at `start`."""
-    keys, values = past
-    return _written(keys, key, start), _written(values, value, start)
-
-
-def _written(old: Tensor, new: Tensor, start: Tensor) -> Tensor:
-    new = tf.cast(new, old.dtype)
-    if is_compiled():
-        return with_slice(old, new, start)
-    size = shape_of(new)[1]
-    whole = tf.concat((old[:, :start], new, old[:, start + size :]), 1)
-    return tf.ensure_shape(whole, old.shape)

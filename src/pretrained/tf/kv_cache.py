@@ -7,9 +7,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from .attention import updated
+from .attention import by_head
+from .compiled import is_compiled, with_slice
+from .layers import shape_of
 
-__all__ = ["KVCache", "Writing", "empty_cache", "extended", "num_keys", "reordered", "repeated"]
+__all__ = [
+    "KVCache", "Writing", "carried", "empty_cache", "extended", "num_keys", "reordered", "repeated", "swapped",
+    "uncarried",
+]  # fmt: skip
 
 Tensor: TypeAlias = tf.Tensor
 Pair = tuple[Tensor, Tensor]
@@ -19,9 +24,9 @@ class KVCache(NamedTuple):
     """What a decoder remembers.
 
     Attributes:
-        layers: keys and values of each layer, `(batch, max_length, groups, head_dim)`.
+        layers: keys and values of each layer, `(batch, groups, max_length, head_dim)`.
         length: `()`, how many tokens they hold.
-        cross: keys and values of an encoder's output, `(batch, encoder seq, groups, head_dim)`; empty without one.
+        cross: keys and values of an encoder's output, `(batch, groups, encoder seq, head_dim)`; empty without one.
     """
 
     layers: tuple[Pair, ...]
@@ -39,7 +44,7 @@ class KVCache(NamedTuple):
     @property
     def max_length(self) -> int:
         """Tokens that there is room for."""
-        return int(self.layers[0][0].shape[1])
+        return int(self.layers[0][0].shape[2])
 
 
 def empty_cache(config: Any, size: tuple[int, int], dtype: Any) -> KVCache:
@@ -52,7 +57,8 @@ def empty_cache(config: Any, size: tuple[int, int], dtype: Any) -> KVCache:
         (groups or config.num_attention_heads) - len(gone.get(layer, ())) // shared
         for layer in range(config.num_hidden_layers)
     ]
-    return KVCache.of_shapes([(*size, count, head_dim) for count in heads], dtype)
+    rows, tokens = size
+    return KVCache.of_shapes([(rows, count, tokens, head_dim) for count in heads], dtype)
 
 
 class Writing:
@@ -74,16 +80,21 @@ class Writing:
         return self._cache.max_length
 
     def update(self, layer: int, key: Tensor, value: Tensor) -> Pair:
-        """All keys and values of a layer, with new ones `(batch, seq, groups, head_dim)` behind the old."""
-        self._layers[layer] = updated(self._layers[layer], key, value, self.start)
-        return self._layers[layer]
+        """All keys and values `(batch, max_length, groups, head_dim)` of a layer, with new ones behind the old."""
+        keys, values = self._layers[layer]
+        self._layers[layer] = _written(keys, key, self.start), _written(values, value, self.start)
+        return swapped(self._layers[layer])
 
     def crossed(self, layer: int, make: Callable[[], Pair]) -> Pair:
-        """A layer's keys and values of an encoder's output: those of the cache, or what `make` gives, for the next."""
+        """A layer's keys and values of an encoder's output: those of the cache, or what `make` gives, for the next.
+
+        Both, and what `make` gives, are `(batch, encoder seq, groups, head_dim)`.
+        """
         if self._cache.cross:
-            return self._cache.cross[layer]
-        self._crossed[layer] = make()
-        return self._crossed[layer]
+            return swapped(self._cache.cross[layer])
+        made = make()
+        self._crossed[layer] = swapped(made)
+        return made
 
     def after(self, num_tokens: int) -> KVCache:
         """The cache, with that many tokens more."""
@@ -100,6 +111,41 @@ def extended(cache: Writing | None, layer: int, key: Tensor, value: Tensor) -> P
 def num_keys(cache: Writing | None, num_new: int) -> int:
     """How many keys `extended` gives for that many new tokens, unused places included."""
     return num_new if cache is None else cache.max_length
+
+
+def swapped(pair: Pair) -> Pair:
+    """Keys and values `(batch, seq, groups, head_dim)` as a cache has them, or the other way round."""
+    keys, values = (tf.transpose(x, (0, 2, 1, 3)) for x in pair)
+    return keys, values
+
+
+def _written(old: Tensor, new: Tensor, start: Tensor) -> Tensor:
+    new = by_head(tf.cast(new, old.dtype))
+    rows, groups, length, head_dim = shape_of(old)
+    flat, size = tf.reshape(old, (rows * groups, length, head_dim)), shape_of(new)[1]
+    if is_compiled():
+        whole = with_slice(flat, new, start)
+    else:
+        whole = tf.concat((flat[:, :start], new, flat[:, start + size :]), 1)
+    return tf.reshape(whole, (rows, groups, length, head_dim))
+
+
+def carried(cache: KVCache) -> KVCache:
+    """A cache as a loop hands it from step to step: with one axis for rows and groups, see `by_head`."""
+
+    def flat(x: Tensor) -> Tensor:
+        return tf.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]))
+
+    return tf.nest.map_structure(lambda x: flat(x) if x.shape.rank else x, cache)
+
+
+def uncarried(cache: KVCache, num_rows: int) -> KVCache:
+    """The cache again."""
+
+    def parted(x: Tensor) -> Tensor:
+        return tf.reshape(x, (num_rows, x.shape[0] // num_rows, *x.shape[1:]))
+
+    return tf.nest.map_structure(lambda x: parted(x) if x.shape.rank else x, cache)
 
 
 def reordered(cache: KVCache, rows: Tensor) -> KVCache:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from ...module_config import ModuleConfig
 from ...tf import losses, masks
 from ...tf.kinds import Normal
-from ...tf.kv_cache import KVCache, Writing, num_keys
+from ...tf.kv_cache import KVCache, Writing, num_keys, swapped
 from ...tf.layers import Embedding, Linear, Module, folded, shape_of
 from ...tf.modeling import TFPreTrainedModel
 from ...tf.outputs import (
@@ -164,13 +164,14 @@ class TFT5EncoderDecoderModule(_WithEncoder):
     def init_cache(self, batch_size: int, max_length: int, encoder_outputs: Any = None) -> KVCache:
         """A cache of the decoder, with keys and values of the encoder's output if there is one."""
         own = [block.layer[0].SelfAttention for block in self.decoder.block]
-        shapes = [(batch_size, max_length, len(layer.kept), self.config.d_kv) for layer in own]
+        shapes = [(batch_size, len(layer.kept), max_length, self.config.d_kv) for layer in own]
         states = encoder_states(encoder_outputs)
         if states is None:
             return KVCache.of_shapes(shapes, self.computes_in)
         states = tf.cast(states, self.computes_in)
         crossed = (block.layer[1].EncDecAttention for block in self.decoder.block)
-        return KVCache.of_shapes(shapes, self.computes_in, tuple(layer.keys_and_values(states) for layer in crossed))
+        cross = tuple(swapped(layer.keys_and_values(states)) for layer in crossed)
+        return KVCache.of_shapes(shapes, self.computes_in, cross)
 
     def run(
         self,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from ..kv_cache import repeated
+from ..kv_cache import carried, repeated, uncarried
 from .beams import begin_beams, finish_beams, go_on, step_beams
 from .contrastive import begin_contrastive, step_contrastive
 from .sampling import gumbel, split
@@ -205,7 +205,8 @@ class Decoder:
         constant = {"mask": first.mask, "inputs": first.inputs}
 
         def of(moving: Any) -> State:
-            return State(**dict(zip(names, moving, strict=True)), **constant)
+            found = dict(zip(names, moving, strict=True))
+            return State(**{**found, "cache": uncarried(found["cache"], first.ids.shape[0])}, **constant)
 
         names = [name for name in State._fields if name not in constant]
         moving = tf.while_loop(
@@ -230,4 +231,4 @@ class Decoder:
 
 
 def _moving(state: State, names: list[str]) -> list[Any]:
-    return [getattr(state, name) for name in names]
+    return [carried(state.cache) if name == "cache" else getattr(state, name) for name in names]
