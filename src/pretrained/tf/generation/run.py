@@ -68,6 +68,17 @@ class Programs:
             self._made[whole_key] = tf.function(run, jit_compile=True if compiled else None, autograph=False)
         return self._made[whole_key]
 
+    def encoder(self, module: Any, compiled: bool) -> Any:
+        """The function of (ids, mask) that gives what the module's encoder makes of them, `(batch, seq, hidden)`."""
+        key = ("encode", compiled)
+        if key not in self._made:
+
+            def run(ids: Tensor, mask: Tensor) -> Tensor:
+                return module.encode(ids, mask).last_hidden_state
+
+            self._made[key] = tf.function(run, jit_compile=True if compiled else None, autograph=False)
+        return self._made[key]
+
 
 class Start(NamedTuple):
     """What a decoder starts from: ids and mask `(batch, seq)`, inputs of every step, the ids that an encoder saw."""
@@ -103,7 +114,8 @@ def generate(
     inputs = next(iter(named.values()), None) if inputs is None else inputs
     config, rest, has_max = settings_for(model, generation_config, rest, ("seed", "jit_compile", "trace", "streamer"))
     refuse(config, streamer, _OUTPUTS, "TensorFlow")
-    start = _start_of(model, inputs, rest, config)
+    as_program = tf.executing_eagerly() and trace and streamer is None
+    start = _start_of(model, inputs, rest, config, jit_compile if as_program else None)
     length = int(start.ids.shape[1])
     max_length = longest_text(config, has_max, length, model)
     plan, prompt = _sized(model, config, start, max_length)
@@ -159,8 +171,11 @@ def _settings(config: GenerationConfig, max_length: int, eos: list[int]) -> Sett
     )
 
 
-def _start_of(model: Any, inputs: Any, rest: dict[str, Any], config: GenerationConfig) -> Start:
-    """What a decoder starts from; of a model with an encoder what that made of the input."""
+def _start_of(model: Any, inputs: Any, rest: dict[str, Any], config: GenerationConfig, compiled: bool | None) -> Start:
+    """What a decoder starts from; of a model with an encoder what that made of the input.
+
+    The encoder runs as a program of its own, by XLA if `compiled` is true; as it is if that is None.
+    """
     if inputs is None:
         inputs = [[first_token(config.bos_token_id, "bos_token_id")]]
     ids, mask = _ids_and_mask(model.main_input_name, inputs, rest.get("attention_mask"), config)
@@ -170,8 +185,12 @@ def _start_of(model: Any, inputs: Any, rest: dict[str, Any], config: GenerationC
             logger.warning("a row ends in padding, which a decoder would go on from: pad on the left")
         return Start(ids, mask, constant, ids)
     seen, visible = padded_right(ids, mask) if isinstance(ids, np.ndarray) else (ids, mask)
-    encoded = model.module.encode(tf.convert_to_tensor(seen), tf.convert_to_tensor(visible))
-    further = {"encoder_outputs": (encoded.last_hidden_state,), "encoder_attention_mask": tf.convert_to_tensor(visible)}
+    seen, visible = tf.convert_to_tensor(seen), tf.convert_to_tensor(visible)
+    if compiled is None:
+        states = model.module.encode(seen, visible).last_hidden_state
+    else:
+        states = model._programs.encoder(model.module, compiled)(seen, visible)
+    further = {"encoder_outputs": (states,), "encoder_attention_mask": visible}
     start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
     given = rest.get("decoder_input_ids")
     if given is None:
