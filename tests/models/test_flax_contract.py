@@ -176,7 +176,8 @@ def test_half_precision(case):
     assert model.dtype == jnp.bfloat16 and {value.dtype.name for value in named(model.params).values()} == {"float32"}
     inputs = {n: v.astype(jnp.bfloat16) if v.dtype.kind == "f" else v for n, v in case.inputs.items()}
     for found in (run(case, model, inputs), run(case, case.shared, inputs, params=half)):
-        assert {value.dtype.name for value in found.values()} == {"bfloat16"}
+        wide = {"codevector_perplexity"}  # a statistic, as a loss is
+        assert {value.dtype.name for name, value in found.items() if name not in wide} == {"bfloat16"}
         compare(found, expected, case.inputs.get("attention_mask"), atol=0.25)
 
 
