@@ -86,7 +86,7 @@ def test_a_compiled_step_has_the_same_gradients(model_type: str, auto: str) -> N
         model.zero_grad()
         function(**batch).loss.backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 10
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 8
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-5, msg=name)
 
