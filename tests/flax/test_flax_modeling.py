@@ -266,6 +266,8 @@ class TestLoading:
         assert model(IDS, params=params).last_hidden_state.dtype == jnp.bfloat16
         with pytest.raises(OptionError, match="takes no 'revison'; did you mean 'revision'"):
             FlaxAutoModel.from_pretrained(FOLDER, revison="x")
+        with pytest.raises(OptionError, match="takes no 'parm_dtype'; did you mean 'param_dtype'"):
+            FlaxAutoModel.from_pretrained(FOLDER, parm_dtype="float16")
         with pytest.raises(InvalidOptionError, match="FlaxAutoModelForSeq2SeqLM has no class for BertConfig"):
             pretrained.FlaxAutoModelForSeq2SeqLM.from_pretrained(FOLDER)
 

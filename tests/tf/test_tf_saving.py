@@ -192,6 +192,12 @@ class TestGoingOn:
         model.save_pretrained(tmp_path)
         with pytest.raises(SourceError, match=r"holds no checkpoint/state\.json"):
             model.load_repo_checkpoint(tmp_path)
+        (tmp_path / "checkpoint").mkdir()
+        (tmp_path / "checkpoint/model.weights.h5").touch()
+        for text, complaint in (('{"epoch": "two"}', '"epoch" is no number'), ("[1]", "state.json")):
+            (tmp_path / "checkpoint/state.json").write_text(text)
+            with pytest.raises(SourceError, match=complaint):
+                model.load_repo_checkpoint(tmp_path)
         with pytest.raises(OptionError, match="save_strategy is 'epoch' or 'no'"):
             PushToHubCallback(tmp_path, save_strategy="steps")
 

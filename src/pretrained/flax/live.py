@@ -21,10 +21,15 @@ from .sharding import Placing, shardings_of
 from .structure import Structure, flatten, nest
 
 __all__ = [
-    "call", "check_arguments", "count", "dtype_of", "initial_params", "module_of", "params_of", "program_of", "rebuild",
-    "replace", "set_params", "shardings_on",
+    "LOAD_ARGUMENTS", "call", "check_arguments", "count", "dtype_of", "initial_params", "module_of", "params_of",
+    "program_of", "rebuild", "replace", "set_params", "shardings_on",
 ]  # fmt: skip
 
+# What from_pretrained takes for the model beside the options of every load and the arguments of the module.
+LOAD_ARGUMENTS = (
+    "dtype", "torch_dtype", "param_dtype", "_do_init", "seed", "input_shape", "mesh", "sharding_rules",
+    "gradient_checkpointing",
+)  # fmt: skip
 _NOT_MODULE = frozenset({"self", "config", "dtype", "rngs"})
 
 
@@ -39,7 +44,8 @@ def check_arguments(cls: Any, arguments: Mapping[str, Any]) -> None:
     for name in arguments:
         if name not in known:
             own = inspect.signature(cls.__init__).parameters
-            raise unknown_argument(cls.__name__, name, {*known, *own, *LOAD_KEYWORDS} - {"self", "kwargs"})
+            names = {*known, *own, *LOAD_ARGUMENTS, *LOAD_KEYWORDS} - {"self", "kwargs"}
+            raise unknown_argument(cls.__name__, name, names)
 
 
 def program_of(model: Any) -> calls.Program:

@@ -16,14 +16,12 @@ from ..checkpoint.rules import apply_ops
 from ..errors import InvalidOptionError, TensorError
 from ..loading import Choose, load
 from ..options import LoadOptions, split_load_options
+from . import live
 from .backend import FlaxBackend
 from .sharding import Placing
 from .structure import nest
 
 __all__ = ["from_pretrained", "params_in"]
-
-_OWN = ("dtype", "torch_dtype", "param_dtype", "_do_init", "seed", "input_shape", "mesh", "sharding_rules",
-        "gradient_checkpointing")  # fmt: skip
 
 
 def from_pretrained(
@@ -34,7 +32,7 @@ def from_pretrained(
     model_args: Sequence[Any] = (),
 ) -> Any:
     """What `FlaxPreTrainedModel.from_pretrained` and the auto classes return; `choose_for` finds the class."""
-    own = {name: keywords[name] for name in _OWN if name in keywords}
+    own = {name: keywords[name] for name in live.LOAD_ARGUMENTS if name in keywords}
     rest = {name: value for name, value in keywords.items() if name not in own}
     options, arguments = split_load_options({"config": config, "dtype": own.get("param_dtype"), **rest})
     if options.placement.device_map is not None:

@@ -101,7 +101,8 @@ def hub_error(
         reason = "what answers there is no hub, or does not say so; look at HF_ENDPOINT and endpoint="
     elif is_outage(error):
         waited = "" if seconds is None else f" after {seconds:.1f} s"
-        reason = f"no answer{waited}. {_OFFLINE}"
+        folder = f"If a folder was meant, ./{repo_id} does not exist. " if what == "load" else ""
+        reason = f"no answer{waited}. {folder}{_OFFLINE}"
     else:
         reason = f"it did not work ({sent}). {_OFFLINE}"
     if what != "load":

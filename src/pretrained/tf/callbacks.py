@@ -96,7 +96,7 @@ def restore(model: Any, ref: PathLike, **keywords: Any) -> dict[str, Any]:
     """Gives a compiled model the state that a folder or a repository holds; returns `{"epoch": …}`.
 
     Raises:
-        SourceError: there is no such state. OptionError: the model is not compiled.
+        SourceError: there is no such state, or it is damaged. OptionError: the model is not compiled.
     """
     if getattr(model, "optimizer", None) is None:
         raise OptionError("compile the model first: a checkpoint holds the state of its optimizer", key="optimizer")
@@ -108,7 +108,9 @@ def restore(model: Any, ref: PathLike, **keywords: Any) -> dict[str, Any]:
         raise SourceError(reason, path=str(ref)) from error
     if not (state.is_file() and weights.is_file()):
         raise SourceError(reason, path=str(ref))
-    found = read_json(state)
+    epoch = read_json(state, error=SourceError).get("epoch")
+    if not isinstance(epoch, int):
+        raise SourceError(f'{state}: "epoch" is no number', path=str(state), key="epoch")
     model.optimizer.build(model.trainable_variables)
     model.load_weights(weights)
-    return {"epoch": int(found["epoch"])}
+    return {"epoch": epoch}
