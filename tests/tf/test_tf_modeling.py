@@ -218,6 +218,7 @@ class TestAuto:
         assert type(TFAutoModel.from_pretrained(FOLDER)) is TFBertModel
         assert type(TFAutoModelForMaskedLM.from_config(tiny())) is TFBertForMaskedLM
 
+    @pytest.mark.usefixtures("own_tables")
     def test_a_class_of_ones_own(self, tmp_path: Path) -> None:
         class OwnConfig(BertConfig):
             model_type = "own-tf"
