@@ -23,7 +23,7 @@ test: $(VENV)/.dev
 # Other people's tools on our models: accelerate, transformers' Trainer and pipelines, torch.compile and torch.export of
 # every head, several processes, quantized weights. transformers, torchao and bitsandbytes are installed on top.
 clients: $(VENV)/.clients
-	$(BIN)/python -m pytest -n 2 -m 'clients or quant' tests/clients tests/pt/test_compile.py tests/pt/test_deepcopy.py tests/pt/test_quantization.py
+	$(BIN)/python -m pytest -n 2 -m 'clients or quant' tests/clients tests/pt/test_compile.py tests/pt/test_deepcopy.py tests/pt/test_quantization.py tests/pt/generation/test_compiled.py
 
 # s3:// against a real S3 server, SeaweedFS, which is a program of 150 MB.
 s3: $(VENV)/.s3

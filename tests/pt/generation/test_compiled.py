@@ -8,8 +8,10 @@ import pytest
 import torch
 from small import BATCH, ONE, PADDED, generate, model_of
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from pretrained.pt.generation import compiled
+from pretrained import LlamaForCausalLM, TorchAoConfig
+from pretrained.pt.generation import compiled, compiled_products
 
 WAYS = {
     "one": (ONE, {}),
@@ -66,22 +68,76 @@ def test_calls_share_a_graph_and_a_cache(counter, caplog):
     assert held is cache and not step._spare, "what is returned is the caller's"
 
 
-def test_products_of_one_row_are_sums():
-    x, weight, bias = torch.randn(1, 5), torch.randn(5, 7), torch.randn(7)
-    torch.testing.assert_close(compiled._product_of_rows(x, weight), x @ weight)
-    torch.testing.assert_close(compiled._sum_and_product(bias, x, weight), torch.addmm(bias, x, weight))
-    assert compiled._product_of_rows(torch.randn(2, 5), weight) is NotImplemented
-    assert compiled._sum_and_product(bias, x, weight, alpha=2) is NotImplemented
+@pytest.mark.parametrize("num_rows", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_of_few_rows_are_sums(num_rows, dtype):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(num_rows, 5).to(dtype), torch.randn(5, 7).to(dtype), torch.randn(7).to(dtype)
+    rounding = {"rtol": 2**-7 if dtype == torch.bfloat16 else 1e-5, "atol": 1e-6}
+    exact = x.double() @ weight.double()
+    found = compiled_products._product(x, weight)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, **rounding)
+    found = compiled_products._sum_and_product(bias, x, weight)
+    torch.testing.assert_close(found.double(), exact + bias.double(), **rounding)
+
+
+@pytest.mark.parametrize("x", [torch.ones(9, 5), torch.ones(5, 5).bfloat16(), torch.ones(0, 5), torch.ones(1, 5).int()])
+def test_other_products_stay(x):
+    weight = torch.ones(5, 7, dtype=x.dtype)
+    assert compiled_products._product(x, weight) is NotImplemented
+    assert compiled_products._sum_and_product(weight[0], x, weight) is NotImplemented
+    assert (
+        compiled_products._sum_and_product(torch.ones(7), torch.ones(1, 5), torch.ones(5, 7), alpha=2) is NotImplemented
+    )
+
+
+def test_int8_is_widened_once():
+    convert = torch.ops.prims.convert_element_type
+
+    def widened(*weights):
+        return [convert(convert(weight, torch.bfloat16), torch.float32) for weight in weights]
+
+    weights = torch.arange(-128, 128, dtype=torch.int8), torch.randn(8), torch.arange(3)
+    graph = make_fx(widened)(*weights)
+    (change,) = compiled_products.OPTIONS.values()
+    change(graph.graph)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    # float32 and int64 are rounded on the way, int8 is not.
+    assert [node.args[0].op for node in graph.graph.nodes if node.args[1:] == (torch.float32,)] == [
+        "placeholder",
+        "call_function",
+        "call_function",
+    ]
+    assert all(torch.equal(found, expected) for found, expected in zip(graph(*weights), widened(*weights), strict=True))
+
+
+# Inductor, when it is imported.
+inductor_warns = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 
 
 @pytest.mark.clients
+@inductor_warns
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_really_compiled(dtype):
+@pytest.mark.parametrize("way", ["one", "batch", "beams"])
+def test_really_compiled(dtype, way):
+    prompt, settings = WAYS[way]
     model = model_of("llama").to(getattr(torch, dtype))
-    expected = generate(model, ONE, max_new_tokens=6)
-    found = generate(model, ONE, compile=True, max_new_tokens=6)
+    expected = generate(model, prompt, max_new_tokens=6, **settings)
+    found = generate(model, prompt, compile=True, max_new_tokens=6, **settings)
     assert torch.equal(found, expected) or dtype == "bfloat16"
     assert found.shape == expected.shape
+
+
+@pytest.mark.quant
+@inductor_warns
+def test_int8_is_really_compiled(tmp_path):
+    pytest.importorskip("torchao")
+    model_of("llama").save_pretrained(tmp_path)
+    quantization_config = TorchAoConfig("int8_weight_only")
+    model = LlamaForCausalLM.from_pretrained(tmp_path, quantization_config=quantization_config, dtype="float32")
+    assert torch.equal(generate(model, ONE, compile=True, max_new_tokens=6), generate(model, ONE, max_new_tokens=6))
 
 
 @pytest.mark.gpu

@@ -1,57 +1,77 @@
-"""Linear layers of few rows in bfloat16: the same numbers, and the layers as they were afterwards."""
+"""Linear layers of few rows: the same numbers, and the layers as they were afterwards."""
 
 from __future__ import annotations
+
+import platform
+from pathlib import Path
 
 import pytest
 import torch
 from small import ONE, generate, model_of
 from torch import nn
 
+from pretrained.pt.generation import few_rows
 from pretrained.pt.generation.few_rows import few_row_products
 
+KINDS = {torch.float32: few_rows._Float32Linear, torch.bfloat16: few_rows._Bfloat16Linear}
+DTYPES = pytest.mark.parametrize("dtype", KINDS, ids=["float32", "bfloat16"])
 
+
+@pytest.fixture(autouse=True)
+def any_processor(monkeypatch):
+    """As if the products of both types were slow here."""
+    monkeypatch.setattr(few_rows, "_kinds", lambda: KINDS)
+
+
+@DTYPES
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(1, 1, 64), (1, 64), (64,), (2, 1, 64), (1, 3, 64), (17, 64), (0, 64)])
-def test_products_are_the_same(bias, shape):
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 64), (1, 64), (64,), (2, 1, 64), (1, 3, 64), (5, 64), (8, 64), (17, 64), (0, 64)]
+)
+def test_products_are_the_same(bias, shape, dtype):
     torch.manual_seed(0)
-    layer = nn.Linear(64, 96, bias=bias).to(torch.bfloat16)
-    x = torch.randn(shape, dtype=torch.bfloat16)
+    layer = nn.Linear(64, 96, bias=bias).to(dtype)
+    x = torch.randn(shape, dtype=dtype)
     expected = layer(x)
     with few_row_products(layer, None):
-        assert isinstance(layer, nn.Linear) and type(layer) is not nn.Linear
+        assert isinstance(layer, nn.Linear) and type(layer) is KINDS[dtype]
         found = layer(x)
     assert type(layer) is nn.Linear
-    torch.testing.assert_close(found, expected, atol=0, rtol=2**-7)  # one rounding apart at most
+    assert found.is_contiguous()
+    rounding = 2**-7 if dtype == torch.bfloat16 else 1e-5  # one apart at most
+    torch.testing.assert_close(found, expected, atol=0 if dtype == torch.bfloat16 else 1e-6, rtol=rounding)
 
 
-def test_a_layer_set_back_meanwhile():
-    layer = nn.Linear(64, 96).to(torch.bfloat16)
+@DTYPES
+def test_a_layer_set_back_meanwhile(dtype):
+    layer = nn.Linear(64, 96).to(dtype)
     with few_row_products(layer):
         forward = layer.forward  # as a call of another thread has it
     assert type(layer) is nn.Linear
     for num_rows in (1, 2, 17):
-        assert forward(torch.ones(num_rows, 64, dtype=torch.bfloat16)).shape == (num_rows, 96)
+        assert forward(torch.ones(num_rows, 64, dtype=dtype)).shape == (num_rows, 96)
     with few_row_products(layer), pytest.raises(RuntimeError, match="cannot be multiplied"):
-        layer(torch.ones(1, 128, dtype=torch.bfloat16))  # as many numbers as two rows
+        layer(torch.ones(1, 128, dtype=dtype))  # as many numbers as two rows
 
 
 def test_other_types_stay():
-    single, scaled = nn.Linear(8, 8), nn.Linear(8, 8).to(torch.bfloat16)
-    with few_row_products(single), torch.autocast("cpu", torch.bfloat16), few_row_products(scaled):
-        assert type(single) is nn.Linear
+    double, scaled = nn.Linear(8, 8).double(), nn.Linear(8, 8).to(torch.bfloat16)
+    with few_row_products(double), torch.autocast("cpu", torch.bfloat16), few_row_products(scaled):
+        assert type(double) is nn.Linear
         assert scaled(torch.ones(1, 8)).dtype == torch.bfloat16  # autocast sees to an input of another type
 
 
+@DTYPES
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_generation_in_bfloat16(family):
-    model = model_of(family).to(torch.bfloat16)
+def test_generation(family, dtype):
+    model = model_of(family).to(dtype)
     seen = []
     layer = model.model.layers[0].mlp.down_proj
     layer.register_forward_hook(lambda module, inputs, output: seen.append((type(module), tuple(output.shape))))
     found = generate(model, ONE)
     assert type(layer) is nn.Linear
     assert seen[0][1][1] == ONE["input_ids"].shape[1] and all(shape[1] == 1 for _, shape in seen[1:])
-    assert all(kind is not nn.Linear for kind, _ in seen)
+    assert all(kind is KINDS[dtype] for kind, _ in seen)
     text = ONE["input_ids"]
     while text.shape[1] < found.shape[1]:
         text = torch.cat((text, found[:, text.shape[1], None]), 1)
@@ -69,3 +89,16 @@ def test_layers_are_as_before_after_an_error():
 class _Fails:
     def __call__(self, input_ids, scores):
         raise RuntimeError("enough")
+
+
+@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_which_processors(monkeypatch, vendor, has_instructions):
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    monkeypatch.setattr(platform, "processor", lambda: f"x86 Family 25, {vendor}")
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    expected = {torch.float32} if vendor == "AuthenticAMD" else set()
+    assert few_rows._kinds.__wrapped__().keys() == expected | (set() if has_instructions else {torch.bfloat16})

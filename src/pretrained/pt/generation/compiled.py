@@ -1,4 +1,4 @@
-"""A decoding step compiled once: static shapes, one graph, products of one row as sums that read each weight once.
+"""A decoding step compiled once: static shapes, one graph, on a CPU products of few rows as loops over the weight.
 
 `generate(compile=True)` uses it for the steps after the prompt. The cache has a length that calls share, so that a call
 with a longer text finds the step compiled.
@@ -23,7 +23,6 @@ __all__ = ["CompiledStep", "cache_room", "compiled_step"]
 logger = logging.getLogger(__name__)
 
 BUCKET = 128  # lengths of a cache are multiples of it, so that few graphs serve all calls
-MAX_ROWS = 1  # with more rows a matrix product reads weights no oftener than these sums
 
 
 def cache_room(length: int) -> int:
@@ -115,34 +114,22 @@ def _signature(value: Any) -> Any:
 
 
 def _backend_for(model: Any) -> Any:
-    """Inductor; for a CPU with products of one row decomposed, for CUDA with its graphs."""
-    if model.device.type == "cuda":
-        return lambda graph, inputs: _inductor(graph, inputs, {"triton.cudagraphs": True})
-    return lambda graph, inputs: _inductor(graph, inputs, {}, rows=True)
+    """Inductor; for a CPU with products of few rows decomposed, for CUDA with its graphs."""
+    return _with_graphs if model.device.type == "cuda" else _with_loops
 
 
-def _inductor(graph: Any, inputs: Any, options: dict[str, Any], rows: bool = False) -> Any:
+def _with_graphs(graph: Any, inputs: Any) -> Any:
     from torch._inductor.compile_fx import compile_fx
-    from torch._inductor.decomposition import select_decomp_table
 
-    table = dict(select_decomp_table())
-    if rows:
-        aten = torch.ops.aten
-        table |= {aten.mm.default: _product_of_rows, aten.addmm.default: _sum_and_product}
-    return compile_fx(graph, inputs, config_patches=options, decompositions=table)
+    return compile_fx(graph, inputs, config_patches={"triton.cudagraphs": True})
 
 
-def _product_of_rows(x: Tensor, weight: Tensor) -> Any:
-    """`x @ weight` of few rows, written so that inductor makes a loop over the weight that keeps up with memory."""
-    if x.shape[0] > MAX_ROWS or not x.is_floating_point():
-        return NotImplemented
-    return (x.float().t() * weight.float()).sum(0, keepdim=True).to(x.dtype)
+def _with_loops(graph: Any, inputs: Any) -> Any:
+    from torch._inductor.compile_fx import compile_fx
 
+    from .compiled_products import OPTIONS, decompositions
 
-def _sum_and_product(bias: Tensor, x: Tensor, weight: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
-    if x.shape[0] > MAX_ROWS or beta != 1 or alpha != 1 or not x.is_floating_point():
-        return NotImplemented
-    return ((x.float().t() * weight.float()).sum(0, keepdim=True) + bias).to(x.dtype)
+    return compile_fx(graph, inputs, config_patches=dict(OPTIONS), decompositions=decompositions())
 
 
 _STEPS: weakref.WeakKeyDictionary[Any, CompiledStep] = weakref.WeakKeyDictionary()
