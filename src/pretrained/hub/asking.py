@@ -16,6 +16,8 @@ DEADLINE = 25.0  # seconds for an answer, all tries together
 TRIES = 3
 PAUSE = 0.25  # seconds before the second try, and twice as long before each further one
 
+_STEP = 0.1  # seconds
+
 T = TypeVar("T")
 
 
@@ -57,7 +59,11 @@ def within(seconds: float, question: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=work, name="pretrained-ask", daemon=True)
     thread.start()
-    thread.join(max(0.0, seconds))
+    # By steps, so that a process which was stopped for a while does not take that for the hub's silence.
+    for _ in range(max(1, round(seconds / _STEP))):
+        thread.join(_STEP)
+        if not thread.is_alive():
+            break
     if failed:
         raise failed[0]
     if not found:

@@ -136,7 +136,7 @@ class _Names(Sequence[str]):
         self._store = store
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._store.known(name) is not None
+        return isinstance(name, str) and name != "" and self._store.known(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._listed())
