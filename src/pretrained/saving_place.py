@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ._types import PathLike
 from .checkpoint.commit import Stage
+from .checkpoint.files import require_folder
 from .errors import SaveError
 
 __all__ = ["Destination", "Folder", "Uncommitted", "destination"]
@@ -43,6 +44,7 @@ class Folder:
     """A folder as a destination."""
 
     def __init__(self, directory: PathLike, *, durable: bool) -> None:
+        require_folder(directory)
         self._path = Path(directory)
         if self._path.exists() and not self._path.is_dir():
             raise SaveError(f"cannot save to {self._path}: it is a file, not a folder", path=self._path)
@@ -93,5 +95,6 @@ def destination(place: PathLike | Destination, *, durable: bool = True) -> Desti
 
     Raises:
         SaveError: it is a file, or cannot be written to. CheckpointBusyError: someone else is saving there.
+        InvalidOptionError: it is a URL.
     """
     return Folder(place, durable=durable) if isinstance(place, (str, os.PathLike)) else place

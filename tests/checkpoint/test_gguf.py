@@ -289,7 +289,7 @@ TOKENS: list[Sequence[bytes]] = [
 def test_any_strings_are_walked_over(
     tokens: Sequence[bytes], window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_header, "_WINDOW", window)
+    monkeypatch.setattr(gguf_header, "WINDOW", window)
     monkeypatch.setattr(gguf_header, "_SLICE", min(window, 1 << 16))
     fields = [field("tokens", ARRAY, array(STRING, tokens)), field("after", U32, 12345)]
     file = read_gguf(put(tmp_path, gguf(fields, [tensor("w", (2,))], bytes(32))))

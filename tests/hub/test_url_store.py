@@ -99,6 +99,13 @@ def test_what_is_not_there(web: Web, tmp_path: Path) -> None:
         AutoModel.from_pretrained(f"{web.url}/models/none", cache_dir=tmp_path)
 
 
+def test_a_folder_without_weights(web: Web, tmp_path: Path) -> None:
+    """Some formats have no index: its name, which is empty, is not asked for."""
+    web.files = {name: content for name, content in web.files.items() if name.endswith("/config.json")}
+    with pytest.raises(SourceError, match=r"no weights in .*; there is config\.json"):
+        LlamaForCausalLM.from_pretrained(f"{web.url}/models/tiny", cache_dir=tmp_path / "cache")
+
+
 def test_a_subfolder_and_a_query(web: Web, folder: Path, tmp_path: Path) -> None:
     options = {"cache_dir": tmp_path, "subfolder": "tiny"}
     assert same(LlamaForCausalLM.from_pretrained(f"{web.url}/models?key=s3cret", **options), folder)

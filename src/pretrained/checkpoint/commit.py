@@ -31,6 +31,7 @@ from ..errors import (
 from . import commit_exchange, commit_log
 from .commit_lock import FolderLock, acquire
 from .commit_log import LOCK, RECORD, STAGE, Record, plain_name
+from .files import require_folder
 
 __all__ = ["Stage", "recover"]
 
@@ -63,8 +64,9 @@ class Stage:
 
         Raises:
             CheckpointBusyError: another live process or thread is saving there.
-            SaveError: the folder cannot be made or written to.
+            SaveError: the folder cannot be made or written to. InvalidOptionError: it is a URL.
         """
+        require_folder(directory)
         self.directory = Path(os.path.realpath(directory))
         self._durable = durable
         self._moves: dict[str, None] = {}

@@ -17,6 +17,7 @@ from typing import Any
 from .._types import PathLike
 from ..errors import (
     ConfigError,
+    InvalidOptionError,
     PretrainedError,
     ResourceLimitError,
     SourceError,
@@ -35,6 +36,7 @@ __all__ = [
     "read_json",
     "read_up_to",
     "recognise",
+    "require_folder",
     "safe_join",
     "safe_name",
     "stamp_of",
@@ -46,6 +48,7 @@ HEAD = 4096  # bytes that are enough for `recognise`
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")  # a drive letter is one as well
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/+(.*)", re.DOTALL)
 _REPO_FOLDER = re.compile(r"(?:models|datasets|spaces|kernels)--.+")
 
 # A flag that a platform lacks is worth 0 there.
@@ -223,6 +226,26 @@ def fill(fd: int, target: memoryview, offset: int) -> int:
                 break
             done += count
     return done
+
+
+def require_folder(directory: PathLike) -> None:
+    """Raises InvalidOptionError if a save is to go to a URL, which as a path would be a folder of that name, here."""
+    text = os.fspath(directory)
+    # A Path has lost one of the slashes.
+    match = _URL.fullmatch(text) if isinstance(text, str) else None
+    if match is None or (not isinstance(directory, str) and os.path.isdir(f"{match[1]}:")):
+        return
+    if match[1].lower() == "hf":
+        hint = "push_to_hub('organisation/name') writes to a hub"
+    else:
+        hint = (
+            "save to a folder, and copy that: `fs, path = fsspec.url_to_fs(url); fs.put('folder/', path, "
+            "recursive=True)`. Several files there never change as one, so give each save a path of its own"
+        )
+    shown = f"{match[1]}://{match[2].partition('?')[0].rpartition('@')[2]:.200}"  # without user, password and query
+    raise InvalidOptionError(
+        f"{shown!r} is a URL, and a save goes to a folder of this machine: {hint}", key="save_directory"
+    )
 
 
 def read_up_to(fd: int, limit: int, offset: int = 0) -> bytes:

@@ -19,7 +19,7 @@ from .dialects import translate
 from .files import safe_name
 from .formats import FORMATS, format_of
 from .index import ShardIndex, check_shards, read_index, without_model_names
-from .opening import is_below, open_all, open_files, path_of, require_small
+from .opening import is_below, open_all, open_files, path_of
 from .rules import Op
 from .tensors import Container, Entry
 
@@ -217,8 +217,9 @@ def _open_gguf(snapshot: Snapshot, name: str) -> Sequence[Container]:
         found = [other for other in names if format_of(other) == "gguf"]
         there = f"there is {', '.join(found[:12])}" if found else "and no other .gguf"
         raise SourceError(f"no {name!r:.200} in {snapshot.name}; {there}", path=snapshot.name, key="gguf_file")
+    if snapshot.source(name) is not None:
+        return open_files(snapshot, name)
     folder = name[: name.rfind("/") + 1]
-    require_small(snapshot, name)
     return open_gguf(path_of(snapshot, name), name[len(folder) :], lambda other: path_of(snapshot, folder + other))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from .._types import Snapshot
 from ..errors import SourceError
@@ -14,8 +16,13 @@ from .formats.readers import open_containers
 from .formats.safetensors import read_remote_header
 from .tensors import Container
 
+if TYPE_CHECKING:
+    from .formats.gguf import GgufFile
+
 __all__ = ["is_below", "open_all", "open_files", "path_of", "require_small"]
 
+# Config and weights are both read from the head of a GGUF, which can have megabytes of vocabulary.
+_remote_heads: WeakKeyDictionary[Snapshot, dict[str, GgufFile]] = WeakKeyDictionary()
 _MAX_UNSTREAMED = 64 << 20  # bytes of a file that a stream fetches whole, since its reader needs all of it
 
 
@@ -42,8 +49,26 @@ def open_files(snapshot: Snapshot, name: str) -> Sequence[Container]:
     source = snapshot.source(name)
     if source is not None and format_of(name) == "safetensors":
         return [read_remote_header(source)]
+    if source is not None and format_of(name) == "gguf":
+        return _open_remote_gguf(snapshot, name)
     require_small(snapshot, name)
     return open_containers(path_of(snapshot, name), name, lambda other: path_of(snapshot, other))
+
+
+def _open_remote_gguf(snapshot: Snapshot, name: str) -> Sequence[Container]:
+    from .formats.gguf import gather_gguf, read_gguf, read_remote_gguf
+
+    folder, known = name[: name.rfind("/") + 1], _remote_heads.setdefault(snapshot, {})
+
+    def read(part: str) -> GgufFile:
+        source = snapshot.source(folder + part)
+        if source is None:
+            return read_gguf(path_of(snapshot, folder + part))
+        if source.name not in known:
+            known[source.name] = read_remote_gguf(source)
+        return known[source.name]
+
+    return gather_gguf(name[len(folder) :], read)
 
 
 def require_small(snapshot: Snapshot, name: str) -> None:

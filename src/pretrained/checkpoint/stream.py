@@ -76,10 +76,12 @@ def _cast_pieces(step: Step, sink: Sink, loaded: Loaded, overflowed: set[str], p
 def _array_piece(container: Any, step: Step, sink: Sink, loaded: Loaded, overflowed: set[str]) -> Piece:
     """The whole tensor through an array, where its layout changes or its elements are packed."""
     entry = step.entry
+    is_plain = entry.offset >= 0 and BITS[entry.dtype] % 8 == 0
+    offset, nbytes = (entry.offset, entry.nbytes) if entry.offset >= 0 else container.raw_place(entry)
     place = None if step.whole is None else memory_for(step, sink, loaded)
 
     def arrange(memory: memoryview) -> None:
-        if BITS[entry.dtype] % 8 == 0:
+        if is_plain:
             source = sink.view(memory, 0, entry.dtype, entry.shape)
         else:
             source = container.as_array(memory, entry)
@@ -92,4 +94,4 @@ def _array_piece(container: Any, step: Step, sink: Sink, loaded: Loaded, overflo
         if overflows(step, array, value, sink):
             overflowed.add(entry.name)
 
-    return Piece(entry.offset, entry.nbytes, lambda: allocate(entry.nbytes), arrange)
+    return Piece(offset, nbytes, lambda: allocate(nbytes), arrange)

@@ -7,24 +7,31 @@ leads to gets no token, https never becomes http, and no message shows a query.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
+import io
 import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from ..errors import HubError
+from ..errors import HubError, InvalidOptionError
 from .urls import Origin, origin_of, redacted
 
 __all__ = ["Answer", "Connections", "TransportError"]
 
 CONNECT_TIMEOUT = 5.0  # seconds; a host that is there answers in one
 READ_TIMEOUT = 15.0  # seconds without a byte
+HEAD_TIMEOUT = 15.0  # seconds for status and headers, however slowly they drip
 MAX_HOPS = 6
+_SCHEMES = ("http", "https")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_DRAIN = 1 << 16  # bytes of an answer that are read to keep its connection
 _AGENT = "pretrained"
@@ -33,9 +40,11 @@ _AGENT = "pretrained"
 class TransportError(Exception):
     """A request that may succeed if it is tried again; `wait` is how long the server asks to leave it, in seconds."""
 
-    def __init__(self, reason: str, wait: float = 0.0, *, is_unreachable: bool = False) -> None:
+    def __init__(
+        self, reason: str, wait: float = 0.0, *, is_unreachable: bool = False, status: int | None = None
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.wait, self.is_unreachable = reason, wait, is_unreachable
+        self.reason, self.wait, self.is_unreachable, self.status = reason, wait, is_unreachable, status
 
 
 class Answer:
@@ -44,15 +53,19 @@ class Answer:
     Attributes:
         status, headers: as they came.
         url: where it came from in the end.
+        linked: the digest of the content, as a hub says it in the answer or on the way to a store; None if none does.
         was_redirected: whether that is another place than was asked.
     """
 
     def __init__(self, pool: Connections, origin: Origin, connection: http.client.HTTPConnection, url: str) -> None:
         self._pool, self._origin, self._connection = pool, origin, connection
-        self._response = connection.getresponse()
+        response = connection.getresponse()
+        assert isinstance(response, _Response)
+        self._response = response
         self.status: int = self._response.status
         self.headers: Mapping[str, str] = self._response.headers  # type: ignore[assignment]  # a Message is one
         self.url = url
+        self.linked: str | None = None
         self.was_redirected = False
 
     def readinto(self, target: memoryview) -> int:
@@ -83,11 +96,9 @@ class Answer:
 
     def abort(self) -> None:
         """Breaks the connection off, from whatever thread; a read that waits ends with an error."""
-        if (sock := self._connection.sock) is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it is down already
-                return
+        # Not the connection's socket: that is forgotten as soon as the server says that it will close it.
+        with contextlib.suppress(OSError):  # it is down already
+            self._response.raw.sock.shutdown(socket.SHUT_RDWR)
 
 
 class Connections:
@@ -117,22 +128,16 @@ class Connections:
             TransportError: it broke off on the way.
             HubError: a redirect leads where none may, or the certificate is not the host's.
         """
-        place = url
+        place, linked = url, None
         for _ in range(MAX_HOPS):
             answer = self._send(method, place, headers or {})
+            linked = linked or _linked(answer.headers)
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or location is None:
-                answer.was_redirected = place != url
+                answer.was_redirected, answer.linked = place != url, linked
                 return answer
             answer.close()
-            target = urljoin(place, location)
-            scheme = urlsplit(target).scheme
-            if scheme not in ("http", "https") or (scheme == "http" and place.startswith("https:")):
-                raise HubError(
-                    f"{redacted(url)} redirects to {scheme}://, where it may not: https leads to https alone",
-                    path=redacted(url),
-                )
-            place = target
+            place = _target(url, place, location)
         raise HubError(f"{redacted(url)} redirects {MAX_HOPS} times and more", path=redacted(url))
 
     def give(self, origin: Origin, connection: http.client.HTTPConnection) -> None:
@@ -169,7 +174,8 @@ class Connections:
                 reason = error.verify_message or "certificate verify failed"
                 raise HubError(f"{origin.host} cannot be trusted: {reason}", path=redacted(url)) from None
             except (OSError, http.client.HTTPException) as error:
-                is_unreachable = connection.sock is None
+                # Nobody is there, or nobody who answers in time.
+                is_unreachable = connection.sock is None or isinstance(error, TimeoutError)
                 connection.close()
                 if is_fresh:  # one that was kept may have been closed by the server meanwhile
                     raise TransportError(_words(error), is_unreachable=is_unreachable) from None
@@ -198,16 +204,81 @@ class Connections:
         return proxies.get(origin.scheme) or proxies.get("all")
 
 
+class _Raw(io.RawIOBase):
+    """What a socket brings. As long as `until` is set, all of it has to be there by then."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock, self.until = sock, time.monotonic() + HEAD_TIMEOUT
+        self._held = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        if self.until:
+            left = self.until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self.sock.settimeout(min(left, READ_TIMEOUT))
+        return self.sock.recv_into(target)
+
+    def close(self) -> None:
+        self._held.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """A response whose status and headers come in time: a server may neither drip them nor say 100 for ever."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        self.raw = _Raw(sock)
+        # All that the base class wants of the socket is a file.
+        only: Any = SimpleNamespace(makefile=lambda mode: io.BufferedReader(self.raw))
+        super().__init__(only, *args, **kwargs)
+
+    def begin(self) -> None:
+        super().begin()
+        self.raw.until = 0.0
+        self.raw.sock.settimeout(READ_TIMEOUT)
+
+
 class _Plain(http.client.HTTPConnection):
+    response_class = _Response
+
     def connect(self) -> None:
         super().connect()
         self.sock.settimeout(READ_TIMEOUT)
 
 
 class _Encrypted(http.client.HTTPSConnection):
+    response_class = _Response
+
     def connect(self) -> None:
         super().connect()
         self.sock.settimeout(READ_TIMEOUT)
+
+
+def _target(url: str, place: str, location: str) -> str:
+    """Where a redirect of `place` leads. Raises HubError where none may lead."""
+    try:
+        target = urljoin(place, location)
+        scheme = urlsplit(target).scheme
+        if scheme in _SCHEMES:
+            origin_of(target)
+    except (ValueError, InvalidOptionError):
+        raise HubError(f"{redacted(url)} redirects to what is no URL", path=redacted(url)) from None
+    if scheme not in _SCHEMES or (scheme == "http" and place.startswith("https:")):
+        raise HubError(
+            f"{redacted(url)} redirects to {scheme}://, where it may not: https leads to https alone",
+            path=redacted(url),
+        )
+    return target
+
+
+def _linked(headers: Mapping[str, str]) -> str | None:
+    """The digest of a file's content, where a hub says it: its ETag is one, but a store's can be anything."""
+    said = headers.get("X-Linked-Etag") or (headers.get("ETag") if headers.get("X-Repo-Commit") else None)
+    return said.removeprefix("W/").strip('"') if said else None
 
 
 @cache

@@ -13,13 +13,14 @@ from typing import Any
 
 from ..errors import IntegrityError, PretrainedError, ResourceLimitError, SourceError
 from .fs_file import FsFile
-from .http_file import HttpFile, NoRangesError
+from .http_file import CutOffError, HttpFile, NoRangesError
 from .part import Part, sweep
 from .ranges import fetch
 
 __all__ = ["cannot_write", "download"]
 
 _BAR_FROM = 1 << 20  # bytes; less is done before a bar could be read
+_TRIES = 3  # of a whole file, of a server without ranges
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -121,8 +122,13 @@ def _fetch(source: HttpFile | FsFile, part: Part, count: Callable[[int], None]) 
     try:
         fetch(source, part.pieces(), levels=levels, count=count)
     except NoRangesError:
-        part.restart()
-        fetch(source.whole(), part.pieces(), count=count, in_one=True)
+        for attempt in range(_TRIES):
+            part.restart()
+            try:
+                return fetch(source.whole(), part.pieces(), count=count, in_one=True)
+            except CutOffError:
+                if attempt == _TRIES - 1:
+                    raise
 
 
 def _require_room(target: Path, nbytes: int) -> None:

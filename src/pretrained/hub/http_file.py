@@ -14,21 +14,26 @@ from .connections import Answer, Connections, TransportError
 from .ranges import Levels, fetch
 from .urls import redacted
 
-__all__ = ["HttpFile", "NoRangesError", "status_error"]
+__all__ = ["AGAIN", "CutOffError", "HttpFile", "NoRangesError", "status_error", "wait_of"]
 
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _STRONG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _DATE = re.compile(r"[A-Za-z0-9 ,:+\-]{10,64}")
 _CODES = {
     "GatedRepo": "the repository is gated: ask for access on its page, and pass token=",
     "RepoNotFound": "no such repository, or no access to it: a private one needs token=",
 }
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # what stores answer when a signature is too old
 
 
 class NoRangesError(HubError):
     """The server gives whole files only."""
+
+
+class CutOffError(HubError):
+    """The server gives whole files only, and broke off in the middle of this one."""
 
 
 class HttpFile:
@@ -39,6 +44,7 @@ class HttpFile:
         locate: gives the URL to ask; called again after it stopped working.
         name: what messages call the file.
         size: bytes there are.
+        digest: sha256 of its content, which what a hub says of each answer is compared with.
         is_whole: asks for the whole file at once, of a server without ranges.
     """
 
@@ -49,9 +55,10 @@ class HttpFile:
         *,
         name: str,
         size: int,
+        digest: str | None = None,
         is_whole: bool = False,
     ) -> None:
-        self.name, self.size = name, size
+        self.name, self.size, self._digest = name, size, digest
         self._connections, self._locate = connections, locate
         self._is_whole = is_whole
         self._lock = threading.Lock()
@@ -80,9 +87,11 @@ class HttpFile:
 
         Raises:
             TransportError: another try may help.
-            NoRangesError: it gives whole files only. HubError: it refuses.
+            NoRangesError: it gives whole files only. CutOffError: the same, in the middle. HubError: it refuses.
             CheckpointChangedError: the file is another now.
         """
+        if self._is_whole and start:
+            raise CutOffError(f"{self.name} can only be had as a whole, and was cut off", path=self.name)
         answer = None
         for place, condition in self._places():
             headers = {} if self._is_whole else {"Range": f"bytes={start}-{stop - 1}"}
@@ -119,13 +128,16 @@ class HttpFile:
             raise HubError(f"{self.name}: the server sends it as {coding!r:.40}, which no range is of", path=self.name)
         if self._is_whole:
             length = answer.headers.get("Content-Length")
-            if start != 0 or answer.status != 200:
-                raise HubError(f"{self.name} can only be had as a whole, and was cut off", path=self.name)
+            if answer.status != 200:
+                raise HubError(f"{self.name}: a part was sent, where the whole was asked for", path=self.name)
             total = int(length) if length and length.isdecimal() else stop
         else:
             total = self._check_range(answer, start, stop)
         if total != self.size:
             raise self._changed(f"is {total} bytes long and was {self.size}")
+        said, known = answer.linked, self._digest
+        if said and known and said != known and _SHA256.fullmatch(said) and _SHA256.fullmatch(known):
+            raise self._changed(f"has the checksum {said[:16]}… and had {known[:16]}…")
         self._note(answer)
 
     def _check_range(self, answer: Answer, start: int, stop: int) -> int:
@@ -168,8 +180,8 @@ class HttpFile:
             return self._changed("no longer has the ETag that it had")
         if status == 416:
             return self._changed(f"has no byte {start} any more")
-        if status in _AGAIN:
-            return TransportError(f"the server answers {status}", _wait_of(answer.headers))
+        if status in AGAIN:
+            return TransportError(f"the server answers {status}", wait_of(answer.headers), status=status)
         return status_error(self.name, answer)
 
 
@@ -192,7 +204,7 @@ def status_error(name: str, answer: Answer) -> HubError:
     )
 
 
-def _wait_of(headers: Mapping[str, str]) -> float:
+def wait_of(headers: Mapping[str, str]) -> float:
     """Seconds to wait, as Retry-After or a RateLimit header says."""
     text = headers.get("Retry-After", "")
     if text.strip().isdecimal():

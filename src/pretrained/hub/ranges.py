@@ -27,7 +27,8 @@ WORTH_IT = 1.2  # by how much twice the connections have to be faster, for more 
 STALL = 60.0  # seconds that one slice may take; a server that only drips is not waited for
 TRIES = 5  # of one request without a byte
 PAUSE = 0.25  # seconds before the second try, and twice as long before each further one
-MAX_WAIT = 30.0  # seconds that a server may ask to be left alone
+MAX_WAIT = 30.0  # seconds that a server which asks to be left alone is left alone at most
+MAX_ASKED = 300.0  # seconds; who asks for more is not asked again. Hubs count requests in windows of that length
 
 
 class Stream(Protocol):
@@ -255,8 +256,11 @@ class _Transfer:
                 tries += 1
                 if self._is_over.is_set():
                     return
-                if tries >= (2 if error.is_unreachable else TRIES):
-                    raise HubError(f"cannot read {self._opener.name}: {error.reason}", path=self._opener.name) from None
+                if error.wait > MAX_ASKED or tries >= (2 if error.is_unreachable else TRIES):
+                    name, asks = self._opener.name, f", and asks to wait for {error.wait:.0f} s" if error.wait else ""
+                    raise HubError(
+                        f"cannot read {name}: {error.reason}{asks}", path=name, status=error.status
+                    ) from None
                 self._is_over.wait(min(MAX_WAIT, max(error.wait, PAUSE * 2 ** (tries - 1))))
 
     def _read_on(self, parts: list[_Part], position: int) -> Iterator[int]:

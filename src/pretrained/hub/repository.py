@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from .._types import ByteSource
 from ..errors import HubError, PretrainedError, SourceError, UntrustedPathError
 from ..options import SourceOptions
+from .asking import ask, within
 from .auth import Access, access_to
 from .cache import COMMIT, DIGEST, RepositoryCache, cache_folder, check_digest
 from .connections import Connections
@@ -28,6 +30,9 @@ __all__ = ["open_repository"]
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 10.0  # seconds for a hub to say which commit a branch is
+_MAX_SIZE = 1 << 50  # bytes of a file
+_DRIVE = re.compile(r"[A-Za-z]:")
+_LINK = 60.0  # seconds for huggingface_hub to link a file that is here already
 _NEED = 1.05  # of a file's size, as room on the disk that a download leaves
 
 
@@ -101,7 +106,7 @@ def _online(repo_id: str, source: SourceOptions, cache: RepositoryCache, path: s
     api = HfApi(endpoint=access.endpoint, token=access.for_client)
     since = time.monotonic()
     try:
-        commit, tree = _listing(api, repo_id, source.revision)
+        commit, tree = ask(lambda: _listing(api, repo_id, source.revision))
     except PretrainedError:
         raise
     except trouble() as error:
@@ -131,27 +136,47 @@ def _online(repo_id: str, source: SourceOptions, cache: RepositoryCache, path: s
 
 def _listing(api: Any, repo_id: str, revision: str | None) -> tuple[str, dict[str, RemoteFile]]:
     """(commit, its files), by one request of hubs that say all of it at once."""
-    info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=_PATIENCE)
-    commit = str(info.sha)
-    listed = info.siblings or []
-    if listed and all(item.size is not None and item.blob_id for item in listed):
-        found = {item.rfilename: _remote_file(item.size, item.blob_id, item.lfs, None) for item in listed}
-    else:
-        from huggingface_hub.hf_api import RepoFile
+    try:
+        info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=_PATIENCE)
+        commit = str(info.sha)
+        listed = info.siblings or []
+        if listed and all(item.size is not None and item.blob_id for item in listed):
+            found = {item.rfilename: _remote_file(item.size, item.blob_id, item.lfs, None) for item in listed}
+        else:
+            from huggingface_hub.hf_api import RepoFile
 
-        found = {
-            item.path: _remote_file(item.size, item.blob_id, item.lfs, item.xet_hash)
-            for item in api.list_repo_tree(repo_id, recursive=True, revision=commit)
-            if isinstance(item, RepoFile)
-        }
-    for name in found:
-        check_relative(name, "file name")
-    return commit, found
+            found = {
+                item.path: _remote_file(item.size, item.blob_id, item.lfs, item.xet_hash)
+                for item in api.list_repo_tree(repo_id, recursive=True, revision=commit)
+                if isinstance(item, RepoFile)
+            }
+        return commit, {name: file for name, file in found.items() if _is_plain(name)}
+    except PretrainedError:
+        raise
+    except (TypeError, KeyError, AttributeError) as error:  # what huggingface_hub makes of JSON of another shape
+        raise HubError(
+            f"cannot load {repo_id}: what answers there sends no listing of a repository ({type(error).__name__}), so "
+            "this is no hub; look at HF_ENDPOINT and endpoint=",
+            path=repo_id,
+        ) from None
 
 
-def _remote_file(size: int, blob_id: str, lfs: Any, xet_hash: str | None) -> RemoteFile:
+def _is_plain(name: str) -> bool:
+    """Whether a name in a listing can be that of a file here. Raises UntrustedPathError where it leads out."""
+    if ":" in name and not _DRIVE.match(name):
+        # No file that a load reads has a colon in its name, and one that has is no reason to refuse the others.
+        check_relative(name.replace(":", "_"), "file name")
+        logger.debug("the file %r is left out: no file may be called so everywhere", name)
+        return False
+    check_relative(name, "file name")
+    return True
+
+
+def _remote_file(size: Any, blob_id: str, lfs: Any, xet_hash: str | None) -> RemoteFile:
+    if type(size) is not int or not 0 <= size <= _MAX_SIZE:
+        raise TypeError(f"a file of {size!r:.40} bytes")
     digest = str(lfs.sha256 if lfs is not None else blob_id)
-    return RemoteFile(int(size), digest if DIGEST.fullmatch(digest) else None, xet_hash)
+    return RemoteFile(size, digest if DIGEST.fullmatch(digest) else None, xet_hash)
 
 
 class _Files:
@@ -192,7 +217,7 @@ class _Files:
 
     def source(self, name: str) -> ByteSource | None:
         """What reads the file where it lies, if it is to be streamed."""
-        return self._file(name) if self._is_streamed(name) else None
+        return self._file(name, self._tree[name].digest) if self._is_streamed(name) else None
 
     def _is_streamed(self, name: str) -> bool:
         if self._source.stream is False:
@@ -207,15 +232,24 @@ class _Files:
             folder = folder.parent
         return shutil.disk_usage(folder).free >= _NEED * size
 
-    def _file(self, name: str) -> HttpFile:
+    def _file(self, name: str, digest: str | None = None) -> HttpFile:
         url = file_url(self._access.endpoint, self._repo_id, self._commit, name)
         shown = f"{self._repo_id}@{self._commit[:8]}/{name}"
-        return HttpFile(self._connections, lambda: url, name=shown, size=self._tree[name].size)
+        return HttpFile(self._connections, lambda: url, name=shown, size=self._tree[name].size, digest=digest)
 
     def _download(self, name: str) -> Path:
         """Puts the content where huggingface_hub looks for it, and lets that make the link."""
         file, verify = self._tree[name], self._source.verify is not False
-        if file.digest is not None and not self._cache.is_shared(file.xet_hash):
+
+        def link() -> str:
+            return str(
+                self._api.hf_hub_download(
+                    self._repo_id, name, revision=self._commit, cache_dir=self._cache.cache, force_download=False
+                )
+            )
+
+        is_here = file.digest is not None and not self._cache.is_shared(file.xet_hash)
+        if is_here and file.digest is not None:
             download(
                 self._file(name),
                 self._cache.blob(file.digest),
@@ -224,11 +258,7 @@ class _Files:
                 overwrite=self._source.force_download,
             )
         try:
-            path = Path(
-                self._api.hf_hub_download(
-                    self._repo_id, name, revision=self._commit, cache_dir=self._cache.cache, force_download=False
-                )
-            )
+            path = Path(within(_LINK, link) if is_here else link())
         except trouble() as error:
             if isinstance(error, PermissionError) or getattr(error, "errno", None) is not None:
                 raise cannot_write(self._cache.home, error) from error  # type: ignore[arg-type]

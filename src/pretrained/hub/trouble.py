@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from json import JSONDecodeError
 from typing import Any
 
 from ..errors import HubError
@@ -97,7 +98,7 @@ def hub_error(
         reason = "too many requests; wait, or pass token="
     elif status is not None and status >= 500:
         reason = f"the server is in trouble. {_OFFLINE}"
-    elif isinstance(error, errors.FileMetadataError):
+    elif isinstance(error, (errors.FileMetadataError, JSONDecodeError)):
         reason = "what answers there is no hub, or does not say so; look at HF_ENDPOINT and endpoint="
     elif is_outage(error):
         waited = "" if seconds is None else f" after {seconds:.1f} s"

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import logging
 import posixpath
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -18,10 +19,11 @@ from urllib.parse import urlsplit, urlunsplit
 from .._types import ByteSource
 from ..errors import HubError, InvalidOptionError, MissingFrameworkError, OptionError, SourceError
 from ..options import SourceOptions
+from .asking import DEADLINE, PAUSE, TRIES
 from .connections import Answer, Connections, TransportError
 from .download import download
 from .fs_file import FsFile, fs_error
-from .http_file import HttpFile, status_error
+from .http_file import AGAIN, HttpFile, status_error, wait_of
 from .parallel import fetch_all
 from .snapshot import FolderSnapshot, LazySnapshot, Stash, check_relative
 from .urls import redacted
@@ -134,7 +136,7 @@ class _Names(Sequence[str]):
         self._store = store
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._store.known(name) is not None
+        return isinstance(name, str) and name != "" and self._store.known(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._listed())
@@ -224,17 +226,19 @@ class _Web(_Store):
         return urlunsplit(parts._replace(path=f"{parts.path}/{name}"))
 
     def _ask(self, method: str, name: str, headers: dict[str, str] | None = None) -> Answer:
-        for attempt in range(2):
+        for attempt in range(1, TRIES + 1):
             try:
                 answer = self._connections.open(method, self._url(name), headers)
             except TransportError as error:
-                if attempt or error.is_unreachable:
+                if attempt > 1 or error.is_unreachable:
                     where = redacted(self._base)
                     raise HubError(f"cannot reach {where}: {error.reason}", path=f"{where}/{name}") from None
                 continue
             answer.close()
-            if answer.status < 500 or answer.status == 501:
+            wait = wait_of(answer.headers)
+            if answer.status not in AGAIN or attempt == TRIES or wait > DEADLINE:
                 break
+            time.sleep(max(wait, PAUSE * 2 ** (attempt - 1)))
         return answer
 
 

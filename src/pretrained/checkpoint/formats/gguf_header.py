@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..files import read_up_to
 from ..tensors import Entry, count_elements, num_bytes
 from .gguf_types import TYPES, Blocks
 
@@ -22,9 +21,11 @@ __all__ = [
     "MAX_ITEMS",
     "MAX_KEYS",
     "MAX_TENSORS",
+    "WINDOW",
     "GgufFlawError",
     "Head",
     "Raw",
+    "Read",
     "Skipped",
     "read_head",
     "read_values",
@@ -41,7 +42,7 @@ MAX_DIMS = 4
 MAX_COUNT = 2**63 - 1
 
 _DEFAULT_ALIGNMENT = 32
-_WINDOW = 1 << 20  # bytes read at a time
+WINDOW = 1 << 20  # bytes read at a time
 _SLICE = 1 << 16  # bytes in which strings are looked for at a time
 _STRING, _ARRAY, _BOOL, _FLOAT32 = 8, 9, 7, 6
 _ARRAY_COST = 16  # strings that one array in another counts for
@@ -53,6 +54,9 @@ _NUMBERS: Mapping[int, struct.Struct] = {kind: struct.Struct("<" + code) for kin
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _TENSOR = tuple(struct.Struct(f"<{dims}QIQ") for dims in range(MAX_DIMS + 1))
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+Read = Callable[[int, int], bytes]  # so many bytes of a file, from a place on; fewer where it ends
 
 
 class Skipped(NamedTuple):
@@ -102,8 +106,8 @@ class GgufFlawError(Exception):
 class _Cursor:
     """A place in a file, and a window of the bytes from there on."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd, self.size = fd, size
+    def __init__(self, read: Read, size: int) -> None:
+        self.read, self.size = read, size
         self.window, self.start, self.at = b"", 0, 0
 
     @property
@@ -125,7 +129,7 @@ class _Cursor:
             raise GgufFlawError(
                 f"cut off: the head goes on after byte {self.size}, where the file ends", offset=position
             )
-        self.window = read_up_to(self.fd, max(count, min(_WINDOW, self.size - position)), position)
+        self.window = self.read(max(count, min(WINDOW, self.size - position)), position)
         self.start, self.at = position, 0
         if len(self.window) < count:
             raise GgufFlawError(f"the file ends at byte {position + len(self.window)}", offset=position)
@@ -168,9 +172,9 @@ class _Cursor:
         return name
 
 
-def read_head(fd: int, file: Path, size: int) -> Head:
-    """Everything the head of an open file says, checked against the file's size; its magic is known to be right."""
-    cursor = _Cursor(fd, size)
+def read_head(read: Read, file: Path, size: int) -> Head:
+    """Everything the head of a file says, checked against the file's size; its magic is known to be right."""
+    cursor = _Cursor(read, size)
     cursor.skip(4)
     version = cursor.number(_U32)
     if version not in (2, 3):
@@ -188,8 +192,8 @@ def read_head(fd: int, file: Path, size: int) -> Head:
             raise GgufFlawError(f"more than {limit} {what}", limit=limit)
     fields = _read_fields(cursor, num_keys)
     alignment = fields.get("general.alignment", _DEFAULT_ALIGNMENT)
-    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) or alignment > _WINDOW:
-        reason = f"the alignment is {alignment!r:.80}, which is no power of two up to {_WINDOW}"
+    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) or alignment > WINDOW:
+        reason = f"the alignment is {alignment!r:.80}, which is no power of two up to {WINDOW}"
         raise GgufFlawError(reason, key="general.alignment")
     entries, raw = _read_tensors(cursor, num_tensors, alignment, file)
     return Head(fields, entries, raw)
@@ -210,9 +214,9 @@ def _read_fields(cursor: _Cursor, count: int) -> dict[str, Any]:
     return fields
 
 
-def read_values(fd: int, size: int, prefix: str) -> dict[str, Any]:
-    """The metadata whose keys begin with `prefix`, whole, of an open file whose head `read_head` has read."""
-    cursor = _Cursor(fd, size)
+def read_values(read: Read, size: int, prefix: str) -> dict[str, Any]:
+    """The metadata whose keys begin with `prefix`, whole, of a file whose head `read_head` has read."""
+    cursor = _Cursor(read, size)
     cursor.skip(16)
     count, budget, found = cursor.number(_U64), [MAX_ITEMS], {}
     for _ in range(min(count, MAX_KEYS)):
