@@ -159,6 +159,26 @@ def beams_bfloat16(context: Context) -> dict:
 
 
 @bench.variant()
+def compiled_beams_float32(context: Context) -> dict:
+    return _measure(context, "pretrained", "float32", num_beams=4, compile=True)
+
+
+@bench.variant()
+def compiled_beams_bfloat16(context: Context) -> dict:
+    return _measure(context, "pretrained", "bfloat16", num_beams=4, compile=True)
+
+
+@bench.variant()
+def compiled_batch_float32(context: Context) -> dict:
+    return _measure(context, "pretrained", "float32", batch=8, compile=True)
+
+
+@bench.variant()
+def compiled_batch_bfloat16(context: Context) -> dict:
+    return _measure(context, "pretrained", "bfloat16", batch=8, compile=True)
+
+
+@bench.variant()
 def batch_float32(context: Context) -> dict:
     return _measure(context, "pretrained", "float32", batch=8)
 
@@ -231,6 +251,9 @@ def judge(results: Results, context: Context) -> list[Row]:
         add(f"{dtype}, compiled", f"compiled_{dtype}", f"reading_{dtype}", "reading the weights")
         add(f"{dtype}, 4 beams", f"beams_{dtype}", f"transformers_beams_{dtype}", "transformers", 1 / 1.5)
         add(f"{dtype}, 8 rows", f"batch_{dtype}", f"transformers_batch_{dtype}", "transformers", 1 / 1.5, num_rows=8)
+        beams, batch = f"compiled_beams_{dtype}", f"compiled_batch_{dtype}"
+        add(f"{dtype}, 4 beams, compiled", beams, f"transformers_beams_{dtype}", "transformers", 1 / 1.5)
+        add(f"{dtype}, 8 rows, compiled", batch, f"transformers_batch_{dtype}", "transformers", 1 / 1.5, num_rows=8)
     add("int8 weights, compiled", "compiled_int8", "transformers_bfloat16", "transformers, bfloat16", 1 / 3)
     if results.has("peak"):
         what = "peak beyond weights, keys and values, as a share of them"
