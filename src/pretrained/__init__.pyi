@@ -375,6 +375,14 @@ from .models.qwen2.modeling_qwen2_tasks import (
     Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
 )
+from .models.qwen2.modeling_tf_qwen2 import (
+    TFQwen2ForCausalLM,
+    TFQwen2ForQuestionAnswering,
+    TFQwen2ForSequenceClassification,
+    TFQwen2ForTokenClassification,
+    TFQwen2Model,
+    TFQwen2PreTrainedModel,
+)
 from .models.qwen3.configuration_qwen3 import (
     Qwen3Config,
 )
@@ -395,6 +403,14 @@ from .models.qwen3.modeling_qwen3_tasks import (
     Qwen3ForQuestionAnswering,
     Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification,
+)
+from .models.qwen3.modeling_tf_qwen3 import (
+    TFQwen3ForCausalLM,
+    TFQwen3ForQuestionAnswering,
+    TFQwen3ForSequenceClassification,
+    TFQwen3ForTokenClassification,
+    TFQwen3Model,
+    TFQwen3PreTrainedModel,
 )
 from .models.qwen3_moe.configuration_qwen3_moe import (
     Qwen3MoeConfig,
@@ -1113,6 +1129,18 @@ __all__ = [
     "TFModelOutput",
     "TFNoRepeatNGramLogitsProcessor",
     "TFPreTrainedModel",
+    "TFQwen2ForCausalLM",
+    "TFQwen2ForQuestionAnswering",
+    "TFQwen2ForSequenceClassification",
+    "TFQwen2ForTokenClassification",
+    "TFQwen2Model",
+    "TFQwen2PreTrainedModel",
+    "TFQwen3ForCausalLM",
+    "TFQwen3ForQuestionAnswering",
+    "TFQwen3ForSequenceClassification",
+    "TFQwen3ForTokenClassification",
+    "TFQwen3Model",
+    "TFQwen3PreTrainedModel",
     "TFRepetitionPenaltyLogitsProcessor",
     "TFRobertaForCausalLM",
     "TFRobertaForMaskedLM",

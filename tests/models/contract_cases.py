@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from tiny import TINY
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from pretrained import PreTrainedModel
 from pretrained.auto import registry
 
-__all__ = ["CASES", "Case", "labels_for"]
+__all__ = ["CASES", "Case", "compare", "labels_for"]
 
 # Class names, or their ends → config fields without which the class is not itself.
 SETTINGS = {
@@ -146,3 +147,25 @@ def _labels(name: str, logits: Tensor, case: Case) -> Tensor:
         return nn.functional.one_hot(torch.randint(0, logits.shape[-1], logits.shape[:-1]), logits.shape[-1])
     last = case.shared.config.num_labels if name.endswith("ForXVector") else logits.shape[-1]
     return torch.randint(0, last, logits.shape[:-1])
+
+
+def compare(
+    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], mask: Any = None, atol: float = 2e-5
+) -> None:
+    """Every array is as expected; of those with an axis for tokens, what the mask shows."""
+    assert set(found) == set(expected)
+    seen = None if mask is None else np.asarray(mask).reshape(-1, mask.shape[-1]).astype(bool)
+    for name, value in expected.items():
+        one, other = np.asarray(found[name], np.float32), np.asarray(value, np.float32)
+        assert one.shape == other.shape and np.isfinite(one).all(), name
+        if seen is not None:
+            one, other = _seen(one, seen), _seen(other, seen)
+        worst = np.abs(one - other).max() if one.size else 0.0
+        assert worst <= atol, f"{name} is off by {worst}"
+
+
+def _seen(value: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    if value.ndim == 4 and value.shape[0] == mask.shape[0] and value.shape[2] == mask.shape[1]:
+        return value.transpose(0, 2, 1, 3)[mask]  # weights of attention, by query
+    flat = value.reshape(-1, *value.shape[2:]) if value.ndim > 3 else value
+    return flat[mask] if flat.shape[:2] == mask.shape else value

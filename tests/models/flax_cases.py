@@ -11,6 +11,7 @@ from typing import Any
 import contract_cases
 import jax
 import numpy as np
+from contract_cases import compare
 
 from pretrained import FlaxPreTrainedModel
 from pretrained.auto import registry
@@ -113,25 +114,3 @@ def arrays_of(output: Any) -> dict[str, np.ndarray]:
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, jax.Array) or type(value).__name__ == "Tensor"
-
-
-def compare(
-    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], mask: Any = None, atol: float = 2e-5
-) -> None:
-    """Every array is as expected; of those with an axis for tokens, what the mask shows."""
-    assert set(found) == set(expected)
-    seen = None if mask is None else np.asarray(mask).reshape(-1, mask.shape[-1]).astype(bool)
-    for name, value in expected.items():
-        one, other = np.asarray(found[name], np.float32), np.asarray(value, np.float32)
-        assert one.shape == other.shape and np.isfinite(one).all(), name
-        if seen is not None:
-            one, other = _seen(one, seen), _seen(other, seen)
-        worst = np.abs(one - other).max() if one.size else 0.0
-        assert worst <= atol, f"{name} is off by {worst}"
-
-
-def _seen(value: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    if value.ndim == 4 and value.shape[0] == mask.shape[0] and value.shape[2] == mask.shape[1]:
-        return value.transpose(0, 2, 1, 3)[mask]  # weights of attention, by query
-    flat = value.reshape(-1, *value.shape[2:]) if value.ndim > 3 else value
-    return flat[mask] if flat.shape[:2] == mask.shape else value

@@ -15,8 +15,17 @@ from tiny import TINY
 from pretrained.errors import ConfigError, InvalidOptionError
 from pretrained.tf.kv_cache import KVCache, empty_cache
 
-CAUSAL = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
-GROUPED = ("llama", "mistral")
+CAUSAL = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+WINDOWS = {
+    "mistral": {"sliding_window": 4},
+    "qwen3": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+}
+GROUPED = ("llama", "mistral", "qwen3")
 each = pytest.mark.parametrize("family", CAUSAL)
 BATCH, LENGTH, ROOM = 2, 9, 12
 
@@ -28,8 +37,7 @@ def shared(family: str) -> Any:
 
 
 def build(family: str, **changes: Any) -> Any:
-    changes = ({"sliding_window": 4} if family == "mistral" else {}) | changes
-    return filled(find_tf(family, CAUSAL[family]), TINY[family](**changes))
+    return filled(find_tf(family, CAUSAL[family]), TINY[family](**WINDOWS.get(family, {}) | changes))
 
 
 def text(seed: int = 1) -> np.ndarray:

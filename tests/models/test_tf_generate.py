@@ -42,7 +42,12 @@ def test_what_the_reference_wrote(family: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("model_type", "name"),
-    [("mistral", "MistralForCausalLM"), ("gpt2", "GPT2LMHeadModel"), ("roberta", "RobertaForCausalLM")],
+    [
+        ("mistral", "MistralForCausalLM"),
+        ("qwen2", "Qwen2ForCausalLM"),
+        ("gpt2", "GPT2LMHeadModel"),
+        ("roberta", "RobertaForCausalLM"),
+    ],
 )
 def test_tokens_are_torchs(model_type: str, name: str) -> None:
     """Through a window that slides, and where positions are counted from another number on; compiled and not."""

@@ -1,4 +1,4 @@
-"""Llama and Mistral in TensorFlow: every head and every kind of rotary positions against torch, every checkpoint."""
+"""Llama, Mistral and Qwen in TensorFlow: every head and every kind of rotary positions against torch, every format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tiny import REFERENCE
 from pretrained import TFLlamaForCausalLM
 from pretrained.models.llama.configuration_llama import LlamaConfig
 
-FAMILIES = ("llama", "mistral")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 DESCRIBED = {family: json.loads((REFERENCE / f"{family}_heads/cases.json").read_text()) for family in FAMILIES}
 CASES = [
     (family, name)

@@ -75,7 +75,7 @@ def pick(output: Any, name: str) -> Any:
 
 def seen_places(family: str, inputs: dict[str, Any]) -> np.ndarray | None:
     """Which places are compared, `(batch, seq)`: what a decoder gives at padding before a text is not defined."""
-    return inputs["attention_mask"].astype(bool) if family in ("gpt2", "llama", "mistral") else None
+    return inputs["attention_mask"].astype(bool) if family in ("gpt2", "llama", "mistral", "qwen2", "qwen3") else None
 
 
 def check_case(family: str, case: str, attention: str = "eager", limit: float = 2e-5) -> Any:

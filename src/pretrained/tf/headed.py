@@ -287,6 +287,8 @@ class CheckedQuestionAnswering(QuestionAnswering):
 class MultipleChoice(Headed):
     """A logit for each of several continuations, from a summary of it."""
 
+    has_choices = True
+
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__(config)
         self.add_layer(1)

@@ -45,10 +45,12 @@ class Module(keras.layers.Layer):
     """Base of our modules: a constructor describes parameters and makes none.
 
     A module is called by its parent, on tensors: Keras has nothing to convert or to build on the way.
-    `generates` says that a call gives logits of the next token and takes `past_key_values`.
+    `generates` says that a call gives logits of the next token and takes `past_key_values`; `has_choices` that its
+    tokens are `(batch, choices, seq)`.
     """
 
     generates: ClassVar[bool] = False
+    has_choices: ClassVar[bool] = False
     output: Any = None  # Keras's own are of layers in a graph of layers; here they are names on disk
     input: Any = None
 

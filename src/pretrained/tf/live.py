@@ -106,7 +106,8 @@ def assign(model: Any, name: str | None, values: Any) -> None:
     """
     place = model.structure.by_name.get(name or "")
     if place is None:
-        raise NotImplementedError(f"{type(model).__name__} has no parameter {name!r}")
+        what = f"parameter {name!r}" if name else "such table of tokens"
+        raise NotImplementedError(f"{type(model).__name__} has no {what}")
     if isinstance(values, keras.layers.Layer):
         values = values.weight if isinstance(values, Module) else values.weights[0]
     given = tf.convert_to_tensor(values)

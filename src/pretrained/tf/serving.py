@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from ..call_inputs import takes
-from .headed import MultipleChoice
 
 __all__ = ["TFServingMixin", "export"]
 
@@ -37,7 +36,7 @@ class TFServingMixin:
             return {main: tf.TensorSpec((None, config.num_channels, *sizes), tf.float32, main)}
         if main == "input_values":
             return {main: tf.TensorSpec((None, None), tf.float32, main)}
-        shape = (None, None, None) if issubclass(self.module_class, MultipleChoice) else (None, None)
+        shape = (None, None, None) if self.module_class.has_choices else (None, None)
         names = [name for name in _TOKENS if takes(self.module_class, name, "call")]
         return {name: tf.TensorSpec(shape, tf.int32, name) for name in names}
 

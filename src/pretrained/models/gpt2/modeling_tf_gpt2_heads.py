@@ -72,7 +72,7 @@ class TFGPT2DoubleHeadsModule(LMHead):
     """GPT-2 with next-token logits and a logit for each of several continuations."""
 
     inputs_like, base_name = TFGPT2Module, "transformer"
-    generates = True
+    generates = has_choices = True
 
     def __init__(self, config: ModuleConfig) -> None:
         super().__init__(config)

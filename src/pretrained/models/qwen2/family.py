@@ -23,5 +23,16 @@ FAMILY = Family(
         "FlaxAutoModelForTokenClassification": "modeling_flax_qwen2:FlaxQwen2ForTokenClassification",
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_qwen2:FlaxQwen2ForQuestionAnswering",
     },
-    names=("modeling_qwen2:Qwen2PreTrainedModel", "modeling_flax_qwen2:FlaxQwen2PreTrainedModel"),
+    tf={
+        "TFAutoModel": "modeling_tf_qwen2:TFQwen2Model",
+        "TFAutoModelForCausalLM": "modeling_tf_qwen2:TFQwen2ForCausalLM",
+        "TFAutoModelForSequenceClassification": "modeling_tf_qwen2:TFQwen2ForSequenceClassification",
+        "TFAutoModelForTokenClassification": "modeling_tf_qwen2:TFQwen2ForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_qwen2:TFQwen2ForQuestionAnswering",
+    },
+    names=(
+        "modeling_qwen2:Qwen2PreTrainedModel",
+        "modeling_flax_qwen2:FlaxQwen2PreTrainedModel",
+        "modeling_tf_qwen2:TFQwen2PreTrainedModel",
+    ),
 )

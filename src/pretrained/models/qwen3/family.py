@@ -23,5 +23,16 @@ FAMILY = Family(
         "FlaxAutoModelForTokenClassification": "modeling_flax_qwen3:FlaxQwen3ForTokenClassification",
         "FlaxAutoModelForQuestionAnswering": "modeling_flax_qwen3:FlaxQwen3ForQuestionAnswering",
     },
-    names=("modeling_qwen3:Qwen3PreTrainedModel", "modeling_flax_qwen3:FlaxQwen3PreTrainedModel"),
+    tf={
+        "TFAutoModel": "modeling_tf_qwen3:TFQwen3Model",
+        "TFAutoModelForCausalLM": "modeling_tf_qwen3:TFQwen3ForCausalLM",
+        "TFAutoModelForSequenceClassification": "modeling_tf_qwen3:TFQwen3ForSequenceClassification",
+        "TFAutoModelForTokenClassification": "modeling_tf_qwen3:TFQwen3ForTokenClassification",
+        "TFAutoModelForQuestionAnswering": "modeling_tf_qwen3:TFQwen3ForQuestionAnswering",
+    },
+    names=(
+        "modeling_qwen3:Qwen3PreTrainedModel",
+        "modeling_flax_qwen3:FlaxQwen3PreTrainedModel",
+        "modeling_tf_qwen3:TFQwen3PreTrainedModel",
+    ),
 )

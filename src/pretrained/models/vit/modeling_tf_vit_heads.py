@@ -9,7 +9,7 @@ import tensorflow as tf
 from ...module_config import ModuleConfig
 from ...tf import losses
 from ...tf.headed import asked
-from ...tf.layers import Conv, Linear, Module, shape_of
+from ...tf.layers import Conv, Linear, Module, shape_of, wide_dtype
 from ...tf.outputs import TFImageClassifierOutput, TFMaskedImageModelingOutput
 from .modeling_tf_vit import TFViTModule, TFViTPreTrainedModel, initial
 
@@ -82,7 +82,11 @@ class TFViTForMaskedImageModelingModule(Module):
 
 
 def masked_distance(pixels: Tensor, made: Tensor, masked: Tensor, stride: int) -> Tensor:
-    """Mean absolute difference of two images where `(batch, 1, rows, columns)` says that the patch is masked."""
+    """Mean absolute difference of two images where `(batch, 1, rows, columns)` says that the patch is masked.
+
+    In float32 or better: it is a sum over all pixels.
+    """
+    made = tf.cast(made, wide_dtype(made))
     channels, rows, columns = shape_of(made)[1:]
     mask = tf.cast(tf.cast(masked, tf.bool), made.dtype)
     mask = tf.repeat(tf.repeat(mask, stride, 2), stride, 3)

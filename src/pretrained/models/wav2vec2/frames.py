@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import ConfigError
 
-__all__ = ["conv_length", "num_frames", "refuse_adapter", "window_of"]
+__all__ = ["conv_length", "dummy_samples", "num_frames", "refuse_adapter", "window_of"]
 
 
 def conv_length(length: Any, kernel: int, stride: int) -> Any:
@@ -31,6 +31,12 @@ def window_of(config: Any, num_frames: int) -> int:
     for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
         length = (length - 1) * stride + kernel
     return length
+
+
+def dummy_samples(config: Any) -> int:
+    """Number of samples of a recording that is long enough for every mask and every head."""
+    tdnn = zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
+    return window_of(config, config.mask_time_length + sum((kernel - 1) * dilation for kernel, dilation in tdnn) + 2)
 
 
 def refuse_adapter(config: Any, name: str) -> None:

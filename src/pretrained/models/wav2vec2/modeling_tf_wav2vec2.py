@@ -20,7 +20,7 @@ from ...tf.layers import LayerNorm, Linear, Module, activation, dropout, folded,
 from ...tf.modeling import TFPreTrainedModel
 from ...tf.outputs import TFWav2Vec2BaseModelOutput
 from .configuration_wav2vec2 import Wav2Vec2Config
-from .frames import num_frames
+from .frames import dummy_samples, num_frames
 from .modeling_tf_wav2vec2_features import (
     TFWav2Vec2Adapter,
     TFWav2Vec2AttnAdapterLayer,
@@ -243,6 +243,11 @@ class TFWav2Vec2PreTrainedModel(TFPreTrainedModel):
     base_model_prefix = "wav2vec2"
     main_input_name = "input_values"
     _keras_list_mark = "."
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """Two recordings of silence, long enough for every mask and head."""
+        return {"input_values": tf.zeros((2, dummy_samples(self.config)))}
 
     def _get_feat_extract_output_lengths(self, input_lengths: Any, add_adapter: bool | None = None) -> Any:
         """Number of frames of recordings with that many samples; after the adapter, if there is one."""

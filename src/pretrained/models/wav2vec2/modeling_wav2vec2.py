@@ -22,7 +22,7 @@ from ...pt.modeling import PreTrainedModel
 from ...pt.outputs import BaseModelOutput, Wav2Vec2BaseModelOutput
 from ...pt.training import checkpointed, require_output_gradients
 from .configuration_wav2vec2 import Wav2Vec2Config
-from .frames import num_frames, window_of
+from .frames import dummy_samples, num_frames
 from .modeling_wav2vec2_adapters import Wav2Vec2Adapter, Wav2Vec2AttnAdapterLayer
 from .modeling_wav2vec2_features import (
     Wav2Vec2FeatureEncoder,
@@ -202,10 +202,7 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """A batch that the forward pass takes: two recordings of silence, long enough for every mask and head."""
-        config = self.config
-        tdnn = zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
-        frames = config.mask_time_length + sum((kernel - 1) * dilation for kernel, dilation in tdnn) + 2
-        return {"input_values": torch.zeros(2, window_of(config, frames))}
+        return {"input_values": torch.zeros(2, dummy_samples(self.config))}
 
     def get_input_embeddings(self) -> nn.Module:
         """Refuses: sounds are no tokens."""
