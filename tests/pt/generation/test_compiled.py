@@ -119,9 +119,10 @@ inductor_warns = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is
 
 @pytest.mark.clients
 @inductor_warns
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("way", ["one", "batch", "beams"])
-def test_really_compiled(dtype, way):
+@pytest.mark.parametrize(
+    ("way", "dtype"), [("one", "float32"), ("one", "bfloat16"), ("batch", "float32"), ("beams", "bfloat16")]
+)
+def test_really_compiled(way, dtype):
     prompt, settings = WAYS[way]
     model = model_of("llama").to(getattr(torch, dtype))
     expected = generate(model, prompt, max_new_tokens=6, **settings)
