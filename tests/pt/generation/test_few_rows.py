@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,5 +101,42 @@ def test_which_processors(monkeypatch, vendor, has_instructions):
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    expected = {torch.float32} if vendor == "AuthenticAMD" else set()
-    assert few_rows._kinds.__wrapped__().keys() == expected | (set() if has_instructions else {torch.bfloat16})
+    expected = {torch.float32: few_rows._Float32Linear} if vendor == "AuthenticAMD" else {}
+    expected[torch.bfloat16] = few_rows._Bfloat16RowLinear if has_instructions else few_rows._Bfloat16Linear
+    assert few_rows._kinds.__wrapped__() == expected
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_one_row_past_onednn(monkeypatch, enabled):
+    monkeypatch.setattr(few_rows, "_kinds", lambda: {torch.bfloat16: few_rows._Bfloat16RowLinear})
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    torch.manual_seed(0)
+    layer = nn.Linear(640, 96).to(torch.bfloat16)
+    seen = []
+    real = torch.addmv
+    monkeypatch.setattr(torch, "addmv", lambda *args: (seen.append(torch.backends.mkldnn.enabled), real(*args))[1])
+    before = torch.backends.mkldnn.set_flags(enabled)[0]
+    try:
+        for num_rows in (1, 2):
+            x = torch.randn(num_rows, 640).to(torch.bfloat16)
+            expected = layer(x)
+            with few_row_products(layer):
+                torch.testing.assert_close(layer(x), expected, atol=1e-3, rtol=2**-7)
+            assert torch.backends.mkldnn.enabled is enabled
+        with few_row_products(layer), pytest.raises(RuntimeError):
+            layer(torch.ones(1, 640, dtype=torch.bfloat16, device="meta"))
+        assert torch.backends.mkldnn.enabled is enabled
+    finally:
+        torch.backends.mkldnn.set_flags(before)
+    assert seen == [False, False]
+
+
+def test_no_setting_of_the_process_is_touched_beside_other_threads(monkeypatch):
+    monkeypatch.setattr(few_rows, "_kinds", lambda: {torch.bfloat16: few_rows._Bfloat16RowLinear})
+    layer, end = nn.Linear(8, 8).to(torch.bfloat16), threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
+    with few_row_products(layer):
+        assert type(layer) is nn.Linear
+    end.set()
+    other.join()

@@ -1,18 +1,20 @@
 """Linear layers on a CPU where a step of generation gives them one row or a few.
 
 The product that `F.linear` calls takes the weight as its second factor. On some processors that is far from the speed
-of the memory with so few rows, and the weight as the first factor takes a third to two thirds of the time:
+of the memory with so few rows, and another way to the same numbers, up to the order of a sum, takes a third to two
+thirds of the time:
 
-- In float32, MKL's products on processors of AMD. One row as two equal columns is as fast as two are.
-- In bfloat16, oneDNN's products where the processor has no instructions for them.
-
-The numbers are the same up to the order of a sum.
+- In float32, where MKL runs on a processor of AMD: the weight as the first factor. One row as two equal columns is as
+  fast as two are.
+- In bfloat16, on a processor without instructions for it: the weight as the first factor.
+- In bfloat16, on one that has them: one row by torch's own loop. oneDNN, which comes before it, is made for many rows.
 """
 
 from __future__ import annotations
 
 import functools
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,12 @@ class _Bfloat16Linear(nn.Linear):
         return _linear(self, input, _bfloat16_rows, max_rows=16)
 
 
+class _Bfloat16RowLinear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        """`(…, out)` of `(…, in)`."""
+        return _linear(self, input, _bfloat16_row, max_rows=1)
+
+
 def _linear(layer: nn.Linear, input: Tensor, product: Callable[..., Tensor], max_rows: int) -> Tensor:
     """What the layer makes of its input; by `product` up to so many rows: with more it is as fast either way."""
     num_rows, weight, bias = input.shape[:-1].numel(), layer.weight, layer.bias
@@ -66,6 +74,15 @@ def _bfloat16_rows(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
     return torch.mv(weight, rows[0]) if bias is None else torch.addmv(bias, weight, rows[0])
 
 
+def _bfloat16_row(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
+    """`(1, out)` of `(1, in)`."""
+    was_enabled = torch.backends.mkldnn.set_flags(False)[0]
+    try:
+        return _bfloat16_rows(weight, bias, rows)
+    finally:
+        torch.backends.mkldnn.set_flags(was_enabled)
+
+
 def _columns(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
     """`(out, rows)` of `(rows, in)`."""
     return weight @ rows.t() if bias is None else torch.addmm(bias[:, None], weight, rows.t())
@@ -79,8 +96,8 @@ def _kinds() -> dict[torch.dtype, type[nn.Linear]]:
         kinds[torch.float32] = _Float32Linear
     # Named with an underscore in torch: a release without them is taken to have no such instructions.
     asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
-    if not any(question() for question in asked if question is not None):
-        kinds[torch.bfloat16] = _Bfloat16Linear
+    has_instructions = any(question() for question in asked if question is not None)
+    kinds[torch.bfloat16] = _Bfloat16RowLinear if has_instructions else _Bfloat16Linear
     return kinds
 
 
@@ -114,4 +131,6 @@ def _kind_for(layer: nn.Module) -> type[nn.Linear] | None:
     weight = layer._parameters["weight"]
     if type(weight) is not nn.Parameter or weight.device.type != "cpu":
         return None
-    return _kinds().get(weight.dtype)
+    kind = _kinds().get(weight.dtype)
+    # Whether oneDNN is used is a setting of the process: others would lose it at moments, and with it their speed.
+    return None if kind is _Bfloat16RowLinear and threading.active_count() > 1 else kind
