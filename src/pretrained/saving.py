@@ -130,10 +130,9 @@ def save(
         report = save_together(Path(place), plan_with, outgoing, options, texts or {}, group)
     else:
         with destination(place, durable=options.durable) as target:
-            present = target.present()
-            plan = plan_with(present)
+            plan = plan_with(target.present())
             sizes = write_shards(plan, target, outgoing, save_function, durable=options.durable)
-            report = finish(target, plan, sizes, present, texts or {})
+            report = finish(target, plan, sizes, texts or {})
     logger.info("saved %d bytes of tensors to %s in %d files", report.total_size, place, len(report.files))
     return report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,9 +63,7 @@ def write_shards(
     return sizes
 
 
-def finish(
-    target: Destination, plan: SavePlan, sizes: Mapping[str, int], present: Iterable[str], texts: Mapping[str, str]
-) -> SaveReport:
+def finish(target: Destination, plan: SavePlan, sizes: Mapping[str, int], texts: Mapping[str, str]) -> SaveReport:
     """What comes after the tensors: texts, the end of stale files, the commit."""
     report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
     report.files = {name: sizes[name] for name in plan.shards}
@@ -74,9 +72,7 @@ def finish(
         target.wrote(name)
         report.files[name] = len(text)
     # Lists of checksums would not be true any more.
-    report.removed = [*plan.stale, *(name for name in present if is_sums_file(name))]
-    for name in report.removed:
-        target.remove(name)
+    report.removed = target.remove_stale(lambda name: plan.shadows(name) or is_sums_file(name))
     target.commit()
     return report
 

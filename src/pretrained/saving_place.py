@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -33,8 +34,8 @@ class Destination(Protocol):
     def wrote(self, name: str) -> None:
         """Takes a file that was written to its `path`, which need not stay there."""
 
-    def remove(self, name: str) -> None:
-        """Drops a file with the commit, if there is one."""
+    def remove_stale(self, is_stale: Callable[[str], bool]) -> list[str]:
+        """Drops with the commit those files of the place that are stale; returns their names, sorted."""
 
     def commit(self) -> Any:
         """Makes what was written the content of the place, all at once."""
@@ -49,7 +50,7 @@ class Folder:
         if self._path.exists() and not self._path.is_dir():
             raise SaveError(f"cannot save to {self._path}: it is a file, not a folder", path=self._path)
         self._stage = Stage(self._path, durable=durable)
-        self.path, self.remove, self.commit = self._stage.path, self._stage.remove, self._stage.commit
+        self.path, self.commit = self._stage.path, self._stage.commit
 
     def __enter__(self) -> Folder:
         self._stage.__enter__()
@@ -72,13 +73,21 @@ class Folder:
     def wrote(self, name: str) -> None:
         """Nothing: the commit moves it."""
 
+    def remove_stale(self, is_stale: Callable[[str], bool]) -> list[str]:
+        """Drops with the commit those files that are stale; returns their names, sorted."""
+        found = sorted(name for name in self.present() if is_stale(name))
+        for name in found:
+            self._stage.remove(name)
+        return found
+
 
 class Uncommitted:
     """A destination whose commit is somebody else's to make."""
 
     def __init__(self, inner: Destination) -> None:
         self._inner = inner
-        self.present, self.path, self.wrote, self.remove = inner.present, inner.path, inner.wrote, inner.remove
+        self.present, self.path, self.wrote = inner.present, inner.path, inner.wrote
+        self.remove_stale = inner.remove_stale
 
     def __enter__(self) -> Uncommitted:
         return self

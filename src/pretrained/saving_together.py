@@ -34,19 +34,17 @@ def save_together(
     What is written where follows from names and shapes, so nobody has to be told.
     """
     target: Folder | None = None
-    present: list[str] = []
     plan = plan_with(())
     layouts = {name: safetensors.layout(name, *outgoing.shard(plan, name)) for name in plan.shards}
     report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
     with ExitStack() as stack:
 
         def begin() -> str | None:
-            nonlocal target, present, plan
+            nonlocal target, plan
             if group.index != 0:
                 return None
             target = stack.enter_context(Folder(path, durable=options.durable))
-            present = target.present()
-            plan = plan_with(present)
+            plan = plan_with(target.present())
             for name in plan.shards:
                 safetensors.create(target.path(name), layouts[name])
             return target.name
@@ -68,7 +66,7 @@ def save_together(
             nonlocal report
             if target is not None:
                 sizes = {name: paths[name].stat().st_size for name in plan.shards}
-                report = finish(target, plan, sizes, present, texts)
+                report = finish(target, plan, sizes, texts)
 
         agree(group, write)
         try:

@@ -47,6 +47,7 @@ class SavePlan:
         index_name: the name of the index, or None for a single file.
         total_size: bytes of all tensors.
         stale: names of the folder that an earlier save left and that would shadow this one.
+        variant, form: which checkpoint it is, of those that a folder may have beside each other.
     """
 
     shards: dict[str, list[Stored]] = field(default_factory=dict)
@@ -55,6 +56,12 @@ class SavePlan:
     index_name: str | None = None
     total_size: int = 0
     stale: list[str] = field(default_factory=list)
+    variant: str | None = None
+    form: str = "safetensors"
+
+    def shadows(self, name: str) -> bool:
+        """Whether a file of that name, which is none of these, would be read in their place or beside them."""
+        return is_weight_file(name, self.variant, self.form) and name not in self.shards and name != self.index_name
 
 
 def plan_save(
@@ -79,7 +86,7 @@ def plan_save(
     Raises:
         SaveError: tensors overlap in memory without being the same, so that writing each would lose what they share.
     """
-    plan = SavePlan()
+    plan = SavePlan(variant=variant, form=form)
     kept = _one_name_each(tensors, frozenset(secondary), plan)
     groups: list[list[Stored]] = []
     room = 0
@@ -98,8 +105,7 @@ def plan_save(
     if form == "torch":
         groups = _with_aliases(groups, tensors, plan.aliases)
     _name_files(plan, groups, FORMATS[form], variant)
-    written = {*plan.shards, plan.index_name}
-    plan.stale = sorted(name for name in present if is_weight_file(name, variant, form) and name not in written)
+    plan.stale = sorted(name for name in present if plan.shadows(name))
     return plan
 
 

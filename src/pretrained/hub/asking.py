@@ -1,20 +1,26 @@
-"""Questions to a hub's API: asked again of a hub that is busy, and given up in time, whatever it sends meanwhile."""
+"""Questions to a hub's API: asked again of a hub that is busy, and given up in time, whatever it sends meanwhile.
+
+Work that is given to a hub takes as long as it takes: only the waiting for a busy one ends.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from .http_file import AGAIN, wait_of
 from .trouble import chain_of, status_of, trouble
 
-__all__ = ["ask", "within"]
+__all__ = ["ask", "ask_patiently", "within"]
 
 DEADLINE = 25.0  # seconds for an answer, all tries together
 TRIES = 3
 PAUSE = 0.25  # seconds before the second try, and twice as long before each further one
+
+PATIENT_TRIES = 6
+PATIENCE = 120.0  # seconds that are waited before work that must not be lost, such as the end of an upload
 
 _STEP = 0.1  # seconds
 
@@ -32,11 +38,36 @@ def ask(question: Callable[[], T]) -> T:
         try:
             return within(until - time.monotonic(), question)
         except trouble() as error:
-            wait = max(wait_of(_headers_of(error)), PAUSE * 2 ** (attempt - 1))
+            wait = _pause(error, attempt)
             if status_of(error) not in AGAIN or attempt == TRIES or time.monotonic() + wait > until:
                 raise
         time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def ask_patiently(work: Callable[[], T], statuses: Collection[int] = AGAIN) -> T:
+    """What the work gives, however long it takes, once the hub has time for it.
+
+    Args:
+        work: what may be done twice.
+        statuses: HTTP statuses after which it is done again; the waits are at most `PATIENCE` seconds all together.
+    """
+    waited = 0.0
+    for attempt in range(1, PATIENT_TRIES + 1):
+        try:
+            return work()
+        except trouble() as error:
+            wait = _pause(error, attempt)
+            waited += wait
+            if status_of(error) not in statuses or attempt == PATIENT_TRIES or waited > PATIENCE:
+                raise
+        time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _pause(error: BaseException, attempt: int) -> float:
+    """Seconds to wait after an error: as long as the hub says, or longer each time."""
+    return max(wait_of(_headers_of(error)), PAUSE * 2.0 ** (attempt - 1))
 
 
 def within(seconds: float, question: Callable[[], T]) -> T:

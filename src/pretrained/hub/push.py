@@ -108,9 +108,8 @@ def push_files(
     with Upload(options, facts) as upload:
         for name in names:
             upload.add(name, folder / name)
-        for name in upload.present():
-            if is_stale is not None and is_stale(name):
-                upload.remove(name)
+        if is_stale is not None:
+            upload.remove_stale(is_stale)
         return upload.commit()
 
 

@@ -94,6 +94,8 @@ def hub_error(
         reason = f"no such revision. {_revisions(repo_id, source, api)}"
     elif status in (401, 403):
         reason = f"refused ({sent})"
+    elif status in (409, 412) and what != "load":
+        reason = "somebody else changed it again and again meanwhile. Push again"
     elif status == 429:
         reason = "too many requests; wait, or pass token="
     elif status is not None and status >= 500:

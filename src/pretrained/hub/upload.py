@@ -6,10 +6,12 @@ Whatever happens before the commit, the repository is as it was: what was upload
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,7 @@ from typing import Any
 from ..errors import PretrainedError, SaveError
 from ..options import SourceOptions
 from ..push_options import PushOptions
+from .asking import PAUSE, ask, ask_patiently
 from .auth import access_to
 from .card import CARD, CardFacts, new_card, with_tags
 from .snapshot import check_relative
@@ -31,6 +34,9 @@ logger = logging.getLogger(__name__)
 _TEXTS = (".json", ".md", ".py", ".txt")  # small, and kept until the commit, which has them in itself
 _MAX_KEPT = 10 << 20  # bytes; what is larger is no text to a hub
 _REFUSED = (401, 402, 403)
+_MOVED = (409, 412)  # somebody else has committed to the branch meanwhile
+_BUSY, _BROKEN = frozenset({429}), frozenset({500, 502, 503, 504})
+CONFLICTS = 8  # commits that are tried before others are left alone
 
 
 class Upload:
@@ -58,8 +64,9 @@ class Upload:
         self._access = access_to(self._source)
         self._api = HfApi(endpoint=self._access.endpoint, token=self._access.for_client)
         self._operations: dict[str, Any] = {}
-        self._removals: list[str] = []
-        self._present: list[str] = []
+        self._stale: list[Callable[[str], bool]] = []
+        self._parent: str | None = None  # the commit whose files `_present` has, by name, with git's or LFS' digest
+        self._present: dict[str, str] = {}
         self._has_xet = True
         self._lock = threading.Lock()
         self._folder: Path | None = None
@@ -72,7 +79,7 @@ class Upload:
         with self._translated():
             self.repo_id = self._make_repository()
             self._make_branch()
-            self._present = self._listed()
+            self._look()
         self._folder = Path(tempfile.mkdtemp(prefix="pretrained-push-"))
         return self
 
@@ -118,10 +125,10 @@ class Upload:
             check_relative(name, "file name")
             self._operations[name] = _addition(name, text.encode("utf-8"))
 
-    def remove(self, name: str) -> None:
-        """Takes a file out with the commit."""
-        if name in self._present:
-            self._removals.append(name)
+    def remove_stale(self, is_stale: Callable[[str], bool]) -> list[str]:
+        """Takes files out with the commit: those that the branch has then. Returns the names of those it has now."""
+        self._stale.append(is_stale)
+        return sorted(name for name in self._present if is_stale(name))
 
     def commit(self) -> Any:
         """Makes the one commit; returns what the hub says of it.
@@ -129,33 +136,60 @@ class Upload:
         Raises:
             HubError: it was refused; the repository is as it was.
         """
+        with self._translated():
+            for attempt in range(1, CONFLICTS + 1):
+                try:
+                    self.info = self._committed()
+                    break
+                except trouble() as error:
+                    if status_of(error) not in _MOVED or self._parent is None or attempt == CONFLICTS:
+                        raise
+                logger.info("%s was changed meanwhile; looking at it again", self.repo_id)
+                time.sleep(random.uniform(0.0, PAUSE * 2**attempt))  # so that not all come again at once
+                self._look()
+                for name, operation in self._operations.items():
+                    # What huggingface_hub compares a file with, to leave out what the branch has already.
+                    operation._remote_oid = self._present.get(name)
+        logger.info("pushed %d files to %s", len(self._operations), self.repo_id)
+        return self.info
+
+    def _committed(self) -> Any:
+        """The commit on top of the one that was looked at, if that is still where the branch is.
+
+        What is taken out, and what is left out because the branch has it, is only right there.
+        """
         from huggingface_hub import CommitOperationDelete
 
         options = self._options
-        self._add_card()
-        removed = [CommitOperationDelete(path_in_repo=name) for name in self._removals if name not in self._operations]
-        with self._translated():
-            self.info = self._api.create_commit(
+        operations = {**self._operations, **self._card()}
+        gone = [name for name in self._present if name not in operations and any(stale(name) for stale in self._stale)]
+        removed = [CommitOperationDelete(path_in_repo=name) for name in gone]
+        # A server that breaks down may have made the commit. The branch has moved then, and nothing is done twice; but
+        # there would be a second pull request.
+        once_more = _BUSY if self._parent is None or options.create_pr else _BUSY | _BROKEN
+        return ask_patiently(
+            lambda: self._api.create_commit(
                 self.repo_id,
-                operations=[*self._operations.values(), *removed],
+                operations=[*operations.values(), *removed],
                 commit_message=options.commit_message or f"Upload {self._facts.model_class}",
                 commit_description=options.commit_description,
                 revision=options.revision,
                 create_pr=options.create_pr,
-            )
-        logger.info("pushed %d files to %s", len(self._operations), self.repo_id)
-        return self.info
+                parent_commit=self._parent,
+            ),
+            once_more,
+        )
 
     def _make_repository(self) -> str:
         try:
-            made = self._api.create_repo(self.repo_id, private=self._options.private, exist_ok=True)
+            made = ask(lambda: self._api.create_repo(self.repo_id, private=self._options.private, exist_ok=True))
             return str(made.repo_id)
         except trouble() as error:
             # Who may not make it may still write to it, or propose something.
             if not (status_of(error) in _REFUSED or isinstance(error, ValueError)):
                 raise
             try:
-                return str(self._api.model_info(self.repo_id).id)
+                return str(ask(lambda: self._api.model_info(self.repo_id)).id)
             except trouble():
                 raise error from None
 
@@ -164,21 +198,28 @@ class Upload:
         if revision is None or revision == "main" or revision.startswith("refs/"):
             return
         try:
-            self._api.create_branch(self.repo_id, branch=revision, exist_ok=True)
+            ask(lambda: self._api.create_branch(self.repo_id, branch=revision, exist_ok=True))
         except trouble() as error:
             if not (self._options.create_pr and status_of(error) in _REFUSED):
                 raise
 
-    def _listed(self) -> list[str]:
+    def _look(self) -> None:
+        """Takes down at which commit the branch is, and which files that has."""
         from huggingface_hub.hf_api import RepoFile
 
+        def listed() -> dict[str, str]:
+            items = self._api.list_repo_tree(self.repo_id, revision=self._parent or revision, recursive=True)
+            files = [item for item in items if isinstance(item, RepoFile)]
+            return {file.path: file.lfs.sha256 if file.lfs is not None else file.blob_id for file in files}
+
+        self._parent, self._present = None, {}
+        revision = self._options.revision
         try:
-            items = self._api.list_repo_tree(self.repo_id, revision=self._options.revision, recursive=True)
-            return [item.path for item in items if isinstance(item, RepoFile)]
+            self._parent = ask(lambda: self._api.model_info(self.repo_id, revision=revision)).sha
+            self._present = ask(listed)
         except trouble() as error:
-            if status_of(error) == 404:  # there is a repository, and nothing in it yet
-                return []
-            raise
+            if status_of(error) != 404:  # there is a repository, and nothing in it yet
+                raise
 
     def _uploaded(self, name: str, path: Path) -> Any:
         """The operation for a file whose bytes the hub has now, by Xet where it has that, by Git LFS otherwise."""
@@ -198,14 +239,16 @@ class Upload:
             return _kept(operation, path)
 
     def _preupload(self, operation: Any) -> None:
-        self._api.preupload_lfs_files(
-            self.repo_id,
-            additions=[operation],
-            revision=self._options.revision,
-            create_pr=self._options.create_pr,
+        ask_patiently(
+            lambda: self._api.preupload_lfs_files(
+                self.repo_id,
+                additions=[operation],
+                revision=self._options.revision,
+                create_pr=self._options.create_pr,
+            )
         )
 
-    def _add_card(self) -> None:
+    def _card(self) -> dict[str, Any]:
         """A card if there is none; the tags that are missing on one that there is."""
         options, facts = self._options, self._facts
         tags = [*options.tags, *facts.tags]
@@ -213,19 +256,21 @@ class Upload:
             text = bytes(self._operations[CARD].path_or_fileobj).decode("utf-8", "replace")
         elif CARD in self._present:
             if not tags:
-                return
+                return {}
             text = self._read_card()
         else:
             text = new_card(self.repo_id, facts, options.tags, options.base_model, options.license)
-            self._operations[CARD] = _addition(CARD, text.encode("utf-8"))
-            return
-        if (changed := with_tags(text, tags)) != text:
-            self._operations[CARD] = _addition(CARD, changed.encode("utf-8"))
+            return {CARD: _addition(CARD, text.encode("utf-8"))}
+        changed = with_tags(text, tags)
+        return {} if changed == text else {CARD: _addition(CARD, changed.encode("utf-8"))}
 
     def _read_card(self) -> str:
         with self._translated(), tempfile.TemporaryDirectory(prefix="pretrained-card-") as folder:
-            path = self._api.hf_hub_download(
-                self.repo_id, CARD, revision=self._options.revision, local_dir=folder, force_download=True
+            revision = self._parent or self._options.revision
+            path = ask_patiently(
+                lambda: self._api.hf_hub_download(
+                    self.repo_id, CARD, revision=revision, local_dir=folder, force_download=True
+                )
             )
             return Path(path).read_text(encoding="utf-8")
 

@@ -184,7 +184,6 @@ def _write_adapter(
         for item, tensor in ((describe(key, tensor), tensor) for key, tensor in tensors.items())
     ]
     with destination(place, durable=options.durable) as target:
-        present = target.present()
         path = target.path(name)
         if save_function is not None:
             save_function(dict(tensors), path)
@@ -197,9 +196,7 @@ def _write_adapter(
             target.wrote(written)
         # The other format's file would be another adapter; lists of checksums would not be true any more.
         stale = [other for other in ADAPTER_WEIGHTS.values() if other != name]
-        report.removed = [found for found in present if found in stale or is_sums_file(found)]
-        for found in report.removed:
-            target.remove(found)
+        report.removed = target.remove_stale(lambda found: found in stale or is_sums_file(found))
         target.commit()
     logger.info("saved an adapter of %d bytes to %s", report.total_size, place)
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -27,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 MAX_DRAINED = 64 << 20  # bytes of a body that are read to the end after its request was refused
 DRAINING = 10.0  # seconds that may take
 MAX_PATH = 8192  # characters
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::\d{0,5})?")
 
 
 class Application:
@@ -81,7 +83,10 @@ class Application:
         return await answer(request.method, parts, Call(request, self.site, user, split_target(parts), base))
 
     def _is_ours(self, header: str) -> bool:
-        name = header.rpartition("]")[0].lstrip("[") if header.startswith("[") else header.partition(":")[0]
+        match = _HOST.fullmatch(header)  # the whole of it stands in the addresses that clients are given
+        if match is None:
+            return False
+        name = match[1] or match[2]
         if name.lower() in self._hosts:
             return True
         with suppress(ValueError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from .objects import MAX_REGULAR, blob_id, is_large
 from .refusals import RefusedError
 from .replies import Json
 from .repository import resolve
-from .store_repository import StoreRepository, head_of, move_head
-from .writing import store_repo, text_of
+from .store_repository import StoreRepository, head_of, move_head, require_head
+from .writing import store_of, store_repo, text_of
 
 __all__ = ["commit", "preupload", "ref_to_write"]
 
@@ -240,13 +241,28 @@ async def _lines(call: Call) -> AsyncIterator[bytes]:
         yield b"".join(held)
 
 
+@contextmanager
+def _swept(call: Call) -> Iterator[None]:
+    """A commit that is refused in the block leaves contents that are nobody's, which are not to stay for ever."""
+    try:
+        yield
+    except RefusedError:
+        store_of(call).sweep_later()
+        raise
+
+
 def _commit(call: Call, repo: StoreRepository, ref: str, draft: _Draft, by_pull: bool) -> dict[str, Any]:
     if not draft.title.strip():
         raise RefusedError(400, "A commit needs a summary")
     number = None
+    # A proposal begins at the commit that its author looked at, wherever the branch is by now.
+    start = draft.parent if by_pull and draft.parent is not None and repo.has_commit(draft.parent) else None
+    if start is None:
+        require_head(repo.state, ref, draft.parent)  # before its contents are in the store
     draft.keep()
-    with repo.change() as state:
-        oid = repo.add(state, ref, draft.edits, draft.title, draft.description, call.user.name, draft.parent)
+    with _swept(call), repo.change() as state:
+        head = start or require_head(state, ref, draft.parent)
+        oid = repo.add(head, draft.edits, draft.title, draft.description, call.user.name)
         if by_pull:
             base = ref if ref.startswith("refs/pr/") else ref.removeprefix("refs/heads/")
             number = open_pull(repo, state, draft.title, draft.description, call.user.name, base, oid)

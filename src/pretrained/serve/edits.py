@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from .repository import HubFile, Tree
 __all__ = ["Edit", "Kept", "StoreTree", "apply", "conflicts", "merged"]
 
 MAX_FILES = 50_000  # of one commit
+_AFTER_SLASH = chr(ord("/") + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,17 @@ class Edit:
 def apply(before: Mapping[str, Kept], edits: Sequence[Edit]) -> dict[str, Kept]:
     """The files after a commit. Raises RefusedError for what cannot be."""
     after = dict(before)
+    # What is in a folder is found by halving: a commit may delete as many folders as there are files to look through.
+    names = sorted(before) if any(edit.is_folder for edit in edits) else None
     for edit in edits:
         if edit.kept is not None:
+            if names is not None and edit.path not in after:
+                insort(names, edit.path)
             after[edit.path] = edit.kept
-        elif edit.is_folder:
-            inside = [path for path in after if path.startswith(f"{edit.path}/") or not edit.path]
+        elif edit.is_folder and names is not None:
+            first, end = bisect_left(names, f"{edit.path}/"), bisect_left(names, f"{edit.path}{_AFTER_SLASH}")
+            inside = {path for path in names[first:end] if path in after}  # some were deleted, or came twice
+            del names[first:end]
             if not inside:
                 raise RefusedError(404, f"No folder {edit.path!r:.200} to delete", "EntryNotFound")
             for path in inside:

@@ -111,7 +111,9 @@ def file_reply(
     }
     kind = _kind(name)
     try:
-        if etag in request.get("if-none-match", "").replace("W/", "").split(", "):
+        if not _names(request.get("if-match", "*"), etag):
+            raise RefusedError(412, "The file is not the one that If-Match names")
+        if _names(request.get("if-none-match", "").replace("W/", ""), etag):
             return _without_body(fd, 304, common)
         start, end = _range_of(request, etag, file.size)
     except RefusedError as error:
@@ -141,16 +143,22 @@ def _without_body(fd: int, status: int, headers: Mapping[str, str]) -> Response:
     return reply
 
 
+def _names(header: str, etag: str) -> bool:
+    """Whether a header that lists contents, or has a star for any, has this one."""
+    return header.strip() == "*" or etag in (name.strip() for name in header.split(","))
+
+
 def _is_ranged(request: Mapping[str, str], etag: str) -> bool:
-    """Whether there is a range that counts: of one piece, and of the content that the client knows."""
+    """Whether there is a range that counts: of one piece, forwards, and of the content that the client knows."""
     match = _RANGE.fullmatch(request.get("range", "").strip())
-    return match is not None and any(match.groups()) and request.get("if-range", etag) == etag
+    if match is None or not any(match.groups()) or request.get("if-range", etag) != etag:
+        return False
+    first, last = match.groups()
+    return not (first and last and int(last) < int(first))
 
 
 def _range_of(request: Mapping[str, str], etag: str, size: int) -> tuple[int, int]:
     """First byte and the one after the last; everything, where the request names no range that counts."""
-    if "if-match" in request and request["if-match"] != "*" and etag not in request["if-match"].split(", "):
-        raise RefusedError(412, "The file is not the one that If-Match names")
     if not _is_ranged(request, etag):
         return 0, size
     match = _RANGE.fullmatch(request["range"].strip())
@@ -162,7 +170,7 @@ def _range_of(request: Mapping[str, str], etag: str, size: int) -> tuple[int, in
     else:
         start, end = int(first), min(size, int(last) + 1) if last else size
         is_empty = start >= size
-    if is_empty or (first and last and int(last) < int(first)):
+    if is_empty:
         raise RefusedError(416, f"No such range in {size} bytes", headers={"Content-Range": f"bytes */{size}"})
     return start, end
 

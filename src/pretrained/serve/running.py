@@ -109,6 +109,7 @@ class HubServer:
         import uvicorn
 
         from .app import Application
+        from .patience import PatientProtocol
         from .site import Site
 
         assert self.people is not None
@@ -132,6 +133,7 @@ class HubServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                http=PatientProtocol,
                 ws="none",
                 server_header=False,
                 proxy_headers=False,

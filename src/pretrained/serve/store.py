@@ -26,7 +26,7 @@ from ..errors import CheckpointBusyError, ConfigError, SourceError
 from .disk_store import Blobs, sync_folder, write_json
 from .names import KINDS, is_repo_id, split_id
 from .refusals import RefusedError
-from .store_repository import StoreRepository
+from .store_repository import StoreRepository, missing
 from .sweep import sweep
 
 __all__ = ["STORE", "Store", "has_store"]
@@ -173,19 +173,29 @@ class Store:
         """Removes a repository; contents that no other one has go when the next server starts."""
         with self._lock, repo.lock:
             temporary = self.root / "tmp" / secrets.token_hex(16)
+            if repo.is_gone:
+                raise missing()
             os.rename(repo.home, temporary)
+            repo.is_gone = True
             self._repositories.pop((repo.kind, repo.id), None)
             sync_folder(repo.home.parent)
         _remove(temporary)
+        self.sweep_later()
+
+    def sweep_later(self) -> None:
+        """Notes that there may be contents which no commit has; they go when the next server starts."""
         (self.root / "sweep").touch()
 
     def move(self, repo: StoreRepository, repo_id: str) -> None:
         """Gives a repository another name. Raises RefusedError if that is taken."""
         home = self._home(repo.kind, repo_id)
         with self._lock, repo.lock:
+            if repo.is_gone:
+                raise missing()
             self._require_free(repo.kind, repo_id)
             home.parent.mkdir(parents=True, exist_ok=True)
             os.rename(repo.home, home)
+            repo.is_gone = True
             self._repositories.pop((repo.kind, repo.id), None)
             sync_folder(repo.home.parent)
             sync_folder(home.parent)

@@ -28,7 +28,7 @@ from .objects import EMPTY_TREE, blob_id, commit_id
 from .refusals import RefusedError
 from .repository import MAIN, Commit, HubFile, Refs, history
 
-__all__ = ["State", "StoreRepository", "head_of", "move_head"]
+__all__ = ["State", "StoreRepository", "head_of", "missing", "move_head", "require_head"]
 
 State = dict[str, Any]
 MAX_STATE = 64 << 20  # bytes
@@ -53,12 +53,25 @@ def head_of(state: Mapping[str, Any], ref: str) -> str:
     return str(oid)
 
 
+def require_head(state: Mapping[str, Any], ref: str, parent: str | None) -> str:
+    """The commit of a ref. Raises RefusedError if there is no such ref, or a client took it for another one."""
+    head = head_of(state, ref)
+    if parent is not None and (len(parent) < _SHORT or not head.startswith(parent)):
+        raise RefusedError(412, f"{ref} is at {head} by now and not at {parent:.40}; load it and commit again")
+    return head
+
+
 def move_head(state: State, ref: str, oid: str) -> None:
     """Makes a ref that exists mean another commit."""
     if ref.startswith("refs/pr/"):
         state["pulls"][ref.removeprefix("refs/pr/")] = oid
     else:
         state["branches"][ref.removeprefix("refs/heads/")] = oid
+
+
+def missing() -> RefusedError:
+    """What is said of a repository that is gone."""
+    return RefusedError(404, "Repository not found", "RepoNotFound")
 
 
 class StoreRepository:
@@ -76,7 +89,9 @@ class StoreRepository:
         self.id = repo_id
         self.home = home
         self.blobs = blobs
-        self.lock = threading.RLock()
+        self.lock = threading.RLock()  # of whoever changes it; readers do not wait for a commit that is being made
+        self.is_gone = False  # deleted or moved: what has its name by now is another one
+        self._reading = threading.Lock()
         self._state: tuple[Stamp, State] | None = None
         self._tree_of = lru_cache(maxsize=32)(self._read_tree)
 
@@ -84,23 +99,26 @@ class StoreRepository:
     def state(self) -> Mapping[str, Any]:
         """Everything about it that changes, as it is now; not to be written to."""
         path = self.home / "state.json"
-        with self.lock:
+        with self._reading:
             try:
                 stamp = stamp_of(os.stat(path))
                 if self._state is None or self._state[0] != stamp:
                     self._state = (stamp, read_json(path, max_bytes=MAX_STATE))
             except OSError:
-                raise RefusedError(404, "Repository not found", "RepoNotFound") from None
+                raise missing() from None
             return self._state[1]
 
     @contextmanager
     def change(self) -> Iterator[State]:
         """The state to write to; it becomes the state of the repository when the block ends without an error."""
         with self.lock:
+            if self.is_gone:
+                raise missing()
             state = copy.deepcopy(dict(self.state))
             yield state
             write_json(self.home / "state.json", state)
-            self._state = None
+            with self._reading:
+                self._state = None
 
     @classmethod
     def create(cls, kind: str, repo_id: str, home: Path, blobs: Blobs, author: str, *, private: bool) -> None:
@@ -172,7 +190,7 @@ class StoreRepository:
         except PretrainedError:
             if self.home.is_dir():
                 raise
-            raise RefusedError(404, "Repository not found", "RepoNotFound") from None  # it was deleted meanwhile
+            raise missing() from None  # it was deleted meanwhile
 
     def _read_tree(self, tree: str) -> StoreTree:
         if tree == EMPTY_TREE:
@@ -209,22 +227,17 @@ class StoreRepository:
 
     def add(
         self,
-        state: State,
-        ref: str,
+        head: str,
         edits: Sequence[Edit],
         title: str,
         description: str,
         author: str,
-        parent: str | None,
     ) -> str:
-        """A commit on top of a ref, which is left where it is; returns its name.
+        """A commit on top of another one, which no ref means yet; returns its name.
 
         Raises:
-            RefusedError: the ref does not mean `parent` any more, or the edits cannot be made.
+            RefusedError: the edits cannot be made.
         """
-        head = head_of(state, ref)
-        if parent is not None and (len(parent) < _SHORT or not head.startswith(parent)):
-            raise RefusedError(412, f"{ref} is at {head} by now and not at {parent:.40}; load it and commit again")
         try:
             before = self.tree(head).kept
         except PretrainedError as error:
@@ -234,9 +247,12 @@ class StoreRepository:
     def grant(self, sha256: str) -> None:
         """Notes that a content was uploaded to this repository, so that its commits may name it."""
         place = self.home / "lfs" / sha256
-        if not place.exists():
-            place.touch()
-            sync_folder(place.parent)
+        try:
+            if not place.exists():
+                place.touch()
+                sync_folder(place.parent)
+        except FileNotFoundError:  # it was deleted while the content came
+            raise missing() from None
 
     def holds(self, sha256: str) -> int | None:
         """Bytes of a content that was uploaded to this repository; None if it was not, whoever else has it."""

@@ -211,6 +211,7 @@ async def verify(call: Call) -> Response:
 
     def run() -> None:
         repo = store_repo(call)
+        call.check_access()
         oid = body.get("oid")
         if not is_digest(oid) or repo.holds(str(oid)) != body.get("size"):
             raise RefusedError(404, "This content was not uploaded here")

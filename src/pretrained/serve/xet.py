@@ -196,9 +196,12 @@ class _Xorbs:
 
     def chunks(self, term: Term) -> Iterator[bytes]:
         """The contents of a run of chunks. Raises RefusedError for what was never uploaded."""
-        noted = self._noted(term.xorb)
-        if all(number in noted for number in range(term.start, term.end)):
-            for number in range(term.start, term.end):
+        noted, numbers = self._noted(term.xorb), range(term.start, term.end)
+        if not all(number in noted for number in numbers) and not self._is_there(term.xorb):
+            # Another upload has just put all of it elsewhere, and said where before the xorb went.
+            noted |= {**_read_note(self._root / term.xorb), **noted}
+        if all(number in noted for number in numbers):
+            for number in numbers:
                 sha256, offset, size = noted[number]
                 yield self._read(term, sha256, offset, size)
             return
@@ -219,15 +222,21 @@ class _Xorbs:
             os.close(fd)
 
     def _opened(self, xorb: str) -> tuple[int, Any]:
+        if not self._is_there(xorb):
+            raise RefusedError(400, f"The xorb {xorb} was not uploaded")
+        return self._open[xorb]
+
+    def _is_there(self, xorb: str) -> bool:
+        """Whether the xorb is here as it came; it is open then."""
         if xorb not in self._open:
             try:
                 fd = os.open(self._root / xorb, os.O_RDONLY)
             except OSError:
-                raise RefusedError(400, f"The xorb {xorb} was not uploaded") from None
+                return False
             if len(self._open) >= 32:
                 os.close(self._open.pop(next(iter(self._open)))[0])
             self._open[xorb] = (fd, places_of(fd, os.fstat(fd).st_size))
-        return self._open[xorb]
+        return True
 
     def _noted(self, xorb: str) -> dict[int, list[Any]]:
         if xorb not in self._notes:
