@@ -109,7 +109,7 @@ def test_which_processors(monkeypatch, vendor, has_instructions):
 @pytest.mark.parametrize("enabled", [True, False])
 def test_one_row_past_onednn(monkeypatch, enabled):
     monkeypatch.setattr(few_rows, "_kinds", lambda: {torch.bfloat16: few_rows._Bfloat16RowLinear})
-    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(few_rows, "_is_alone", lambda: True)
     torch.manual_seed(0)
     layer = nn.Linear(640, 96).to(torch.bfloat16)
     seen = []
@@ -134,9 +134,25 @@ def test_one_row_past_onednn(monkeypatch, enabled):
 def test_no_setting_of_the_process_is_touched_beside_other_threads(monkeypatch):
     monkeypatch.setattr(few_rows, "_kinds", lambda: {torch.bfloat16: few_rows._Bfloat16RowLinear})
     layer, end = nn.Linear(8, 8).to(torch.bfloat16), threading.Event()
+    seen = []
+
+    def look():
+        with few_row_products(layer):
+            seen.append(type(layer))
+
+    inside = threading.Thread(target=look)  # as with a streamer: the main thread may compute, too
+    inside.start()
+    inside.join()
     other = threading.Thread(target=end.wait)
     other.start()
-    with few_row_products(layer):
-        assert type(layer) is nn.Linear
+    look()
     end.set()
     other.join()
+    assert seen == [nn.Linear, nn.Linear]
+
+
+def test_daemons_are_no_others(monkeypatch):
+    main, progress = threading.main_thread(), threading.Thread(daemon=True)
+    monkeypatch.setattr(threading, "current_thread", lambda: main)
+    monkeypatch.setattr(threading, "enumerate", lambda: [main, progress])
+    assert few_rows._is_alone()

@@ -132,5 +132,15 @@ def _kind_for(layer: nn.Module) -> type[nn.Linear] | None:
     if type(weight) is not nn.Parameter or weight.device.type != "cpu":
         return None
     kind = _kinds().get(weight.dtype)
-    # Whether oneDNN is used is a setting of the process: others would lose it at moments, and with it their speed.
-    return None if kind is _Bfloat16RowLinear and threading.active_count() > 1 else kind
+    return None if kind is _Bfloat16RowLinear and not _is_alone() else kind
+
+
+def _is_alone() -> bool:
+    """Whether no other thread of Python is likely to compute meanwhile.
+
+    Whether oneDNN is used is a setting of the process: others would lose it at moments, and with it their speed. What
+    serves a notebook or a progress bar are daemons; what a program computes in seldom is, or works for the main thread.
+    """
+    main = threading.main_thread()
+    others = [thread for thread in threading.enumerate() if thread is not main]
+    return threading.current_thread() is main and all(thread.daemon for thread in others)
