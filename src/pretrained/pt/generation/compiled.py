@@ -115,7 +115,7 @@ def _signature(value: Any) -> Any:
 
 def _backend_for(model: Any) -> Any:
     """Inductor; for a CPU with products of few rows decomposed, for CUDA with its graphs."""
-    return _with_graphs if model.device.type == "cuda" else _with_loops
+    return {"cpu": _with_loops, "cuda": _with_graphs}.get(model.device.type, "inductor")
 
 
 def _with_graphs(graph: Any, inputs: Any) -> Any:
