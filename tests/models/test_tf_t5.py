@@ -65,8 +65,9 @@ def test_every_format(folder: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_heads(case: str) -> None:
-    # Torch's own numbers of the first are 2e-5 away from those of float64.
-    check_case("t5", case, limit=6e-5 if case == "generation-1.1" else 2e-5)
+    # Torch's own numbers of these two are 1e-5 to 2e-5 away from those of float64; TensorFlow's may be as far on the
+    # other side, which depends on the instructions of the processor.
+    check_case("t5", case, limit=6e-5 if case in ("generation-1.1", "generation-gated") else 2e-5)
 
 
 @pytest.mark.parametrize("sizes", [(8, 12), (32, 128), (14, 128), (64, 1000), (4, 9), (33, 127)])
