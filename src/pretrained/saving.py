@@ -14,7 +14,7 @@ from .adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .checkpoint.checksums import is_sums_file
 from .checkpoint.find import is_weight_file
 from .checkpoint.group import Group
-from .checkpoint.plan_save import SavePlan, Stored, plan_save
+from .checkpoint.plan_save import Stored, plan_save
 from .checkpoint.rules import AnyRule, Op, back_through_rules, through_rules
 from .checkpoint.write_parts import Parts
 from .errors import InvalidOptionError, OptionError
@@ -111,26 +111,20 @@ def save(
         SaveError: nothing was saved; what was there is as it was. CheckpointBusyError: someone else is saving there.
         InvalidOptionError: max_shard_size is no size.
     """
-    limit = parse_size(options.max_shard_size)
-
-    def plan_with(present: Iterable[str]) -> SavePlan:
-        return plan_save(
-            tensors,
-            max_shard_size=limit,
-            variant=options.variant,
-            secondary=secondary,
-            present=present,
-            form=options.form,
-        )
-
+    plan = plan_save(
+        tensors,
+        max_shard_size=parse_size(options.max_shard_size),
+        variant=options.variant,
+        secondary=secondary,
+        form=options.form,
+    )
     outgoing = Outgoings(data_of, parts_of or {}, {**(metadata or {}), "format": framework})
     if group is not None:
         if not isinstance(place, (str, os.PathLike)):
             raise InvalidOptionError("several processes save together into a folder, and push that", key="push_to_hub")
-        report = save_together(Path(place), plan_with, outgoing, options, texts or {}, group)
+        report = save_together(Path(place), plan, outgoing, options, texts or {}, group)
     else:
         with destination(place, durable=options.durable) as target:
-            plan = plan_with(target.present())
             sizes = write_shards(plan, target, outgoing, save_function, durable=options.durable)
             report = finish(target, plan, sizes, texts or {})
     logger.info("saved %d bytes of tensors to %s in %d files", report.total_size, place, len(report.files))

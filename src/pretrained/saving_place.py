@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from ._types import PathLike
 from .checkpoint.commit import Stage
-from .checkpoint.files import require_folder
 from .errors import SaveError
 
 __all__ = ["Destination", "Folder", "Uncommitted", "destination"]
@@ -45,11 +44,10 @@ class Folder:
     """A folder as a destination."""
 
     def __init__(self, directory: PathLike, *, durable: bool) -> None:
-        require_folder(directory)
         self._path = Path(directory)
         if self._path.exists() and not self._path.is_dir():
             raise SaveError(f"cannot save to {self._path}: it is a file, not a folder", path=self._path)
-        self._stage = Stage(self._path, durable=durable)
+        self._stage = Stage(directory, durable=durable)
         self.path, self.commit = self._stage.path, self._stage.commit
 
     def __enter__(self) -> Folder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,7 +23,7 @@ __all__ = ["save_together"]
 
 def save_together(
     path: Path,
-    plan_with: Callable[[Iterable[str]], SavePlan],
+    plan: SavePlan,
     outgoing: Outgoings,
     options: SaveOptions,
     texts: Mapping[str, str],
@@ -34,17 +34,15 @@ def save_together(
     What is written where follows from names and shapes, so nobody has to be told.
     """
     target: Folder | None = None
-    plan = plan_with(())
     layouts = {name: safetensors.layout(name, *outgoing.shard(plan, name)) for name in plan.shards}
     report = SaveReport(tied=plan.aliases, total_size=plan.total_size)
     with ExitStack() as stack:
 
         def begin() -> str | None:
-            nonlocal target, plan
+            nonlocal target
             if group.index != 0:
                 return None
             target = stack.enter_context(Folder(path, durable=options.durable))
-            plan = plan_with(target.present())
             for name in plan.shards:
                 safetensors.create(target.path(name), layouts[name])
             return target.name

@@ -145,16 +145,19 @@ PRESENT = [
 
 
 def test_stale_files_of_the_same_variant() -> None:
-    plan = plan_save([stored("a")], max_shard_size=BIG, present=PRESENT)
-    assert plan.stale == [
+    plan = plan_save([stored("a")], max_shard_size=BIG)
+    assert sorted(filter(plan.shadows, PRESENT)) == [
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
     ]
-    plan = plan_save([stored("a"), stored("b")], max_shard_size=4, present=PRESENT)
-    assert plan.stale == ["model.safetensors"]
-    plan = plan_save([stored("a")], max_shard_size=BIG, variant="fp16", present=PRESENT)
-    assert plan.stale == ["model.fp16-00001-of-00002.safetensors", "model.safetensors.index.fp16.json"]
+    plan = plan_save([stored("a"), stored("b")], max_shard_size=4)
+    assert sorted(filter(plan.shadows, PRESENT)) == ["model.safetensors"]
+    plan = plan_save([stored("a")], max_shard_size=BIG, variant="fp16")
+    assert sorted(filter(plan.shadows, PRESENT)) == [
+        "model.fp16-00001-of-00002.safetensors",
+        "model.safetensors.index.fp16.json",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def convert(
     ]
     with Stage(path, durable=durable) as stage:
         present = [item.name for item in os.scandir(path) if not item.is_dir(follow_symlinks=False)]
-        plan = plan_save(tensors, max_shard_size=limit, variant=variant, present=present)
+        plan = plan_save(tensors, max_shard_size=limit, variant=variant)
         notes = _metadata(weights, report.renamed)
         notes.aliases.update(same)
         for name, shard in plan.shards.items():
@@ -125,7 +125,8 @@ def convert(
             safetensors.write(stage.path(name), outgoing, notes.of(shard))
             report.files[name] = stage.path(name).stat().st_size
         _write_others(stage, plan, files or {}, report)
-        report.removed = sorted({*plan.stale, *(set(remove) & set(present))} - report.files.keys())
+        shadowing = {name for name in present if plan.shadows(name)}
+        report.removed = sorted((shadowing | (set(remove) & set(present))) - report.files.keys())
         for name in report.removed:
             stage.remove(name)
         stage.commit()

@@ -46,7 +46,6 @@ class SavePlan:
         weight_map: name → file, when there is an index.
         index_name: the name of the index, or None for a single file.
         total_size: bytes of all tensors.
-        stale: names of the folder that an earlier save left and that would shadow this one.
         variant, form: which checkpoint it is, of those that a folder may have beside each other.
     """
 
@@ -55,7 +54,6 @@ class SavePlan:
     weight_map: dict[str, str] = field(default_factory=dict)
     index_name: str | None = None
     total_size: int = 0
-    stale: list[str] = field(default_factory=list)
     variant: str | None = None
     form: str = "safetensors"
 
@@ -70,7 +68,6 @@ def plan_save(
     max_shard_size: int,
     variant: str | None = None,
     secondary: Iterable[str] = (),
-    present: Iterable[str] = (),
     form: str = "safetensors",
 ) -> SavePlan:
     """Packs tensors into files, greedily and in order; a tensor larger than the limit gets a file of its own.
@@ -80,7 +77,6 @@ def plan_save(
         max_shard_size: bytes of tensors in one file.
         variant: goes into the file names.
         secondary: names that are never written when their memory has another name.
-        present: names in the folder now.
         form: the key in FORMATS of what is written, "safetensors" or "torch".
 
     Raises:
@@ -105,7 +101,6 @@ def plan_save(
     if form == "torch":
         groups = _with_aliases(groups, tensors, plan.aliases)
     _name_files(plan, groups, FORMATS[form], variant)
-    plan.stale = sorted(name for name in present if plan.shadows(name))
     return plan
 
 

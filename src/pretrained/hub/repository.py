@@ -248,8 +248,8 @@ class _Files:
                 )
             )
 
-        is_here = file.digest is not None and not self._cache.is_shared(file.xet_hash)
-        if is_here and file.digest is not None:
+        is_ours = file.digest is not None and not self._cache.is_shared(file.xet_hash)
+        if is_ours and file.digest is not None:
             download(
                 self._file(name),
                 self._cache.blob(file.digest),
@@ -258,7 +258,7 @@ class _Files:
                 overwrite=self._source.force_download,
             )
         try:
-            path = Path(within(_LINK, link) if is_here else link())
+            path = Path(within(_LINK, link) if is_ours else link())
         except trouble() as error:
             if isinstance(error, PermissionError) or getattr(error, "errno", None) is not None:
                 raise cannot_write(self._cache.home, error) from error  # type: ignore[arg-type]

@@ -131,6 +131,37 @@ def test_one_row_past_onednn(monkeypatch, enabled):
     assert seen == [False, False]
 
 
+def test_two_threads_in_one_row_leave_onednn_on(monkeypatch):
+    layer, x = nn.Linear(8, 8, bias=False).to(torch.bfloat16), torch.ones(1, 8, dtype=torch.bfloat16)
+    inside, left, real = threading.Event(), threading.Event(), torch.mv
+
+    def slow(*args):
+        if threading.current_thread() is first:  # the second comes while the first is in, and leaves after it
+            inside.set()
+        elif inside.wait(60):
+            first_goes.set()
+            left.wait(60)
+        if threading.current_thread() is first:
+            first_goes.wait(60)
+        return real(*args)
+
+    def run_first():
+        few_rows._bfloat16_row(layer.weight, None, x)
+        left.set()
+
+    first_goes, first = threading.Event(), threading.Thread(target=run_first)
+    monkeypatch.setattr(torch, "mv", slow)
+    before = torch.backends.mkldnn.set_flags(True)[0]
+    try:
+        first.start()
+        assert inside.wait(60)
+        few_rows._bfloat16_row(layer.weight, None, x)
+        first.join()
+        assert torch.backends.mkldnn.enabled
+    finally:
+        torch.backends.mkldnn.set_flags(before)
+
+
 def test_no_setting_of_the_process_is_touched_beside_other_threads(monkeypatch):
     monkeypatch.setattr(few_rows, "_kinds", lambda: {torch.bfloat16: few_rows._Bfloat16RowLinear})
     layer, end = nn.Linear(8, 8).to(torch.bfloat16), threading.Event()

@@ -63,8 +63,11 @@ class _WidenOnce(CustomGraphPass):
             source, dtype = node.args
             if dtype != torch.float32 or source.op != "call_function" or source.target is not convert:
                 continue
-            if source.args[1] in (torch.bfloat16, torch.float16) and source.args[0].meta["val"].dtype == torch.int8:
-                node.update_arg(0, source.args[0])
+            weight, narrow = source.args
+            # What another pass has put in may not say what it is.
+            is_int8 = getattr(weight.meta.get("val"), "dtype", None) == torch.int8
+            if is_int8 and narrow in (torch.bfloat16, torch.float16):
+                node.update_arg(0, weight)
 
     def uuid(self) -> str:
         """What inductor's cache of graphs knows this pass by."""

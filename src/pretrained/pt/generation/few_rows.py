@@ -1,8 +1,8 @@
 """Linear layers on a CPU where a step of generation gives them one row or a few.
 
 The product that `F.linear` calls takes the weight as its second factor. On some processors that is far from the speed
-of the memory with so few rows, and another way to the same numbers, up to the order of a sum, takes a third to two
-thirds of the time:
+of the memory with so few rows, and another way to the same numbers, up to the order of a sum, takes a third to
+three quarters of the time:
 
 - In float32, where MKL runs on a processor of AMD: the weight as the first factor. One row as two equal columns is as
   fast as two are.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 __all__ = ["few_row_products"]
 
 
-# The two have no methods or attributes that a plain layer lacks: a call in another thread may set the class of a layer
+# These have no methods or attributes that a plain layer lacks: a call in another thread may set the class of a layer
 # back while its forward runs.
 
 
@@ -80,7 +80,8 @@ def _bfloat16_row(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
     try:
         return _bfloat16_rows(weight, bias, rows)
     finally:
-        torch.backends.mkldnn.set_flags(was_enabled)
+        if was_enabled:  # if not, it is off for good, or another thread is in here and turns it on again
+            torch.backends.mkldnn.set_flags(True)
 
 
 def _columns(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
@@ -114,8 +115,11 @@ def few_row_products(*models: Any) -> Iterator[None]:
     Only the class of a layer changes, and only for a time: what looks for `nn.Linear` itself finds it before and after,
     and hooks, adapters around it and a forward of its own stay in force.
     """
+    kinds = _kinds()
+    if not _is_alone():
+        kinds = {dtype: kind for dtype, kind in kinds.items() if kind is not _Bfloat16RowLinear}
     layers = [layer for model in models if model is not None for layer in model.modules()]
-    found = [(layer, kind) for layer in layers if (kind := _kind_for(layer)) is not None]
+    found = [(layer, kind) for layer in layers if (kind := _kind_for(layer, kinds)) is not None]
     for layer, kind in found:
         layer.__class__ = kind
     try:
@@ -125,14 +129,11 @@ def few_row_products(*models: Any) -> Iterator[None]:
             layer.__class__ = nn.Linear
 
 
-def _kind_for(layer: nn.Module) -> type[nn.Linear] | None:
+def _kind_for(layer: nn.Module, kinds: Mapping[torch.dtype, type[nn.Linear]]) -> type[nn.Linear] | None:
     if type(layer) is not nn.Linear:
         return None
     weight = layer._parameters["weight"]
-    if type(weight) is not nn.Parameter or weight.device.type != "cpu":
-        return None
-    kind = _kinds().get(weight.dtype)
-    return None if kind is _Bfloat16RowLinear and not _is_alone() else kind
+    return kinds.get(weight.dtype) if type(weight) is nn.Parameter and weight.device.type == "cpu" else None
 
 
 def _is_alone() -> bool:
