@@ -166,6 +166,7 @@ def test_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("~/inner", HERE).folder == folder / "inner"
     error = refuse("~/nothing", SourceError)
     assert str(error) == f"no file or folder ~/nothing; {folder} holds: config.json, inner"
+    assert f"no file or folder ~/iner; did you mean 'inner'? {folder} holds: " in str(refuse("~/iner", SourceError))
     refuse("~nobody-of-that-name/x", SourceError)
 
 
@@ -248,7 +249,7 @@ def test_what_looks_like_a_path_never_goes_to_the_hub(ref: Any, no_hub: list[str
 
 def test_what_is_near(folder: Path) -> None:
     error = refuse(folder / "confg.json", SourceError)
-    assert str(error).endswith(f"; {folder} holds: config.json, inner")
+    assert str(error).endswith(f"; did you mean 'config.json'? {folder} holds: config.json, inner")
     refuse(folder / ("x" * 300), SourceError)
     assert "holds" not in str(refuse(folder / "a" / "b", SourceError))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from dataclasses import replace
@@ -128,8 +129,10 @@ def _enter(path: Path, subfolder: str) -> Path:
 
 
 def _nearby(path: Path) -> str:
-    """What the nearest existing folder holds, for the message."""
+    """What the folder that it would be in holds, for the message, and which name there is the nearest."""
     if not os.path.isdir(path.parent):
         return ""
-    names = [name for name in listed(path.parent) if not name.startswith(".")][:10]
-    return f"; {path.parent} holds: {', '.join(names) or 'nothing'}"
+    names = [name for name in listed(path.parent) if not name.startswith(".")]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{hint} {path.parent} holds: {', '.join(names[:10]) or 'nothing'}"
